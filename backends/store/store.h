@@ -1,0 +1,247 @@
+/* store.h: the contract of a store: keys to bytes.
+ *
+ * Stages speak bytes and offsets, stores speak keys; src/volume is the only
+ * bridge between them.  A store is asynchronous like a stage: a request is
+ * submitted with its priority, deadline and cancellation, and completes
+ * exactly once, on any thread, with no lock held, perhaps before
+ * store_submit() returns.  The synchronous forms at the end wait for it.
+ *
+ * What a store promises
+ *   - put: when it is done the object is durable, whole, with its metadata,
+ *     and seen by every later get, by anybody.  An object is never seen in part.
+ *   - get: exactly the bytes asked for, or an outcome that is not STORE_DONE.
+ *     What is short, cut, of another range or of another tag is never done.
+ *   - A conditional put answers done, refused or unknown.  Unknown means that
+ *     it may have been applied, or may yet be; the volume settles it.
+ *   - absent is said only where the store is sure that there is no such key:
+ *     never for a missing bucket, a refused permission or a time-out.
+ */
+#ifndef OBJMAP_STORE_H
+#define OBJMAP_STORE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "src/stage/stage.h"
+
+#define STORE_KEY_MAX	   1024	/* S3: bytes of a key; with the 0 at the end */
+#define STORE_TAG_MAX	   128
+#define STORE_METADATA_MAX 1536	/* S3 allows 2 KiB of user metadata */
+#define STORE_DELETE_MAX   1000	/* S3: keys in one DeleteObjects */
+#define STORE_LIST_MAX	   1000	/* S3: keys in one ListObjectsV2 page */
+
+struct store;
+struct store_request;
+
+enum store_op {
+	STORE_GET,
+	STORE_PUT,
+	STORE_DELETE,
+	STORE_LIST,
+	STORE_PROBE,		/* are conditional puts really conditional? */
+	STORE_LIST_UPLOADS,	/* multipart uploads left unfinished */
+	STORE_ABORT_UPLOAD,
+	NR_STORE_OPS
+};
+
+enum store_outcome {
+	STORE_DONE,
+	STORE_ABSENT,		/* get: surely no such key */
+	STORE_REFUSED,		/* conditional put, get with if_match: the
+				 * condition did not hold; nothing was changed */
+	STORE_UNKNOWN,		/* put: it may have been or may yet be applied */
+	STORE_TRANSIENT,	/* worth another try (consumed by the retrying
+				 * doorway, store_submit(), until its deadline) */
+	STORE_FAILED,		/* for good: error says why */
+};
+
+enum store_condition {
+	STORE_ALWAYS,
+	STORE_IF_ABSENT,
+	STORE_IF_MATCH,		/* the object's tag is @tag */
+};
+
+/* What a request was for; the counters of `status` and `info --cost` are kept
+ * by it. */
+enum store_cause {
+	CAUSE_DEMAND, CAUSE_PREFETCH, CAUSE_PUSH, CAUSE_MAP, CAUSE_HEAD,
+	CAUSE_GC, CAUSE_LIST, NR_STORE_CAUSES
+};
+
+/* Names and values kept with an object and returned by every get, ranged ones
+ * too (S3: x-amz-meta-NAME headers).  Lines of NAME=VALUE\n; names are lower
+ * case letters, digits and '-', values printable ASCII. */
+struct store_metadata {
+	size_t length;				/* bytes of @text, no 0 at the end */
+	char text[STORE_METADATA_MAX];
+};
+
+/* Adds NAME=VALUE.  Returns 0, or -E2BIG when there is no room. */
+int store_metadata_add(struct store_metadata *metadata, const char *name,
+		       const char *value);
+/* Finds NAME; @value gets at most @size bytes with the 0.  Returns the
+ * value's length, or -ENOENT, or -E2BIG. */
+int store_metadata_find(const struct store_metadata *metadata,
+			const char *name, char *value, size_t size);
+
+struct store_entry {		/* of a listing */
+	char *key;		/* multipart uploads: the object's key */
+	char *upload;		/* list_uploads only, else NULL */
+	uint64_t size;		/* bytes */
+	uint64_t last_modified;	/* seconds since 1970 by the store's clock */
+};
+
+struct store_listing {
+	struct store_entry *entries;	/* in the order of the keys' bytes */
+	unsigned int nr_entries;
+	bool more;			/* ask again after the last key */
+};
+void store_listing_free(struct store_listing *listing);
+
+struct store_reply {
+	int error;			/* -errno beside FAILED and TRANSIENT */
+	char tag[STORE_TAG_MAX];	/* get, put: of the object; opaque */
+	uint64_t size;			/* get: bytes of the whole object */
+	uint64_t count;			/* get: bytes put into iov */
+	uint64_t last_modified;		/* get: seconds, by the store's clock */
+	uint64_t date;			/* seconds, the store's clock at the reply */
+	struct store_metadata metadata;	/* get */
+	struct store_listing listing;	/* list, list_uploads: caller frees */
+};
+
+typedef void store_done(struct store_request *request,
+			enum store_outcome outcome);
+
+struct store_request {
+	enum store_op op;
+	enum store_cause cause;
+	enum request_priority priority;
+	uint64_t deadline;		/* clock_now() nanoseconds; 0: as the store's
+					 * retry_for says */
+	const char *key;		/* get, put, abort_upload; list: prefix.
+					 * Relative to the store's root */
+	const char *after;		/* list: keys after this one; NULL: all */
+	const char *upload;		/* abort_upload */
+	const char *const *keys;	/* delete: at most STORE_DELETE_MAX */
+	unsigned int nr_keys;
+
+	/* get: bytes offset .. offset + count of the object into iov.  With
+	 * @whole: the object from its first byte to its last, which must fit.
+	 * put: the whole content. */
+	uint64_t offset;
+	uint64_t count;
+	bool whole;
+	const struct iovec *iov;
+	unsigned int nr_iov;
+
+	const struct store_metadata *metadata;	/* put; NULL: none */
+	enum store_condition condition;		/* put; get: STORE_IF_MATCH too */
+	const char *tag;
+
+	atomic_bool cancelled;		/* set by store_cancel() */
+	struct request *parent;		/* cancelled with it; NULL: none */
+	store_done *done;
+	void *context;
+
+	struct store_reply reply;
+
+	/* The doorway's: */
+	unsigned int attempts;
+	bool resent;			/* after any resend a refusal is unknown */
+	store_done *caller_done;
+	uint64_t started;
+	struct store_request *next;	/* the store's, while it holds the request */
+};
+
+struct store_ops {
+	const char *name;
+	void (*submit)(struct store *store, struct store_request *request);
+	void (*close)(struct store *store);
+};
+
+struct store_counters {
+	atomic_ullong requests[NR_STORE_OPS];
+	atomic_ullong by_cause[NR_STORE_CAUSES];
+	atomic_ullong bytes_in[NR_STORE_CAUSES];	/* got */
+	atomic_ullong bytes_out[NR_STORE_CAUSES];	/* put */
+	atomic_ullong retries;
+	atomic_ullong failures;
+	atomic_uint in_flight;
+};
+
+/* What a store is waiting for, for `status`: why it retries, since when. */
+struct store_trouble {
+	char reason[256];	/* empty: none */
+	uint64_t since;		/* clock_now() */
+	unsigned int attempts;
+};
+
+struct store {
+	const struct store_ops *ops;
+	char *place;			/* as the user wrote it, for messages */
+	_Atomic uint64_t retry_for;	/* ns a transient failure is retried;
+					 * UINT64_MAX: without end */
+	struct store_counters counters;
+	struct store_retry *retry;	/* store.c's: its timer thread and trouble */
+};
+
+/* Fills the base struct and starts what the doorway needs. */
+int store_init(struct store *store, const struct store_ops *ops,
+	       const char *place);
+/* Takes down what store_init() made; for the close slot, last. */
+void store_deinit(struct store *store);
+
+/* The doorway: checks the request, counts it, retries what is transient with
+ * jittered exponential back-off until its deadline, and completes it.  Logs
+ * one line when retrying begins and one when it ends. */
+void store_submit(struct store *store, struct store_request *request);
+
+void store_cancel(struct store_request *request);
+bool store_request_is_cancelled(const struct store_request *request);
+
+/* A store's own threads end a request with this, once. */
+void store_complete(struct store_request *request, enum store_outcome outcome);
+
+/* Nothing is in flight any more. */
+void store_close(struct store *store);
+
+void store_trouble(struct store *store, struct store_trouble *trouble);
+
+/* ---- synchronous forms --------------------------------------------------- */
+
+/* Each submits @request (op and done are set here) and waits.  The names say
+ * what must be filled in beforehand. */
+enum store_outcome store_wait(struct store *store, enum store_op op,
+			      struct store_request *request);
+
+/* Get a whole object of at most @max bytes into *@data (malloc; the caller
+ * frees it) and its length; @reply may be NULL.  STORE_FAILED with -EFBIG in
+ * reply when it is longer. */
+enum store_outcome store_get_object(struct store *store, const char *key,
+				    enum store_cause cause, size_t max,
+				    void **data, size_t *count,
+				    struct store_reply *reply);
+enum store_outcome store_put_object(struct store *store, const char *key,
+				    enum store_cause cause, const void *data,
+				    size_t count, enum store_condition condition,
+				    const char *tag, struct store_reply *reply);
+
+/* ---- the stores ----------------------------------------------------------- */
+
+/* mem: in this process, gone with it. */
+int store_mem_open(const char *place, struct store **store);
+
+struct store_dir_options {
+	bool create;		/* make the root directory when it is missing */
+	bool network_ok;	/* a network file system is accepted */
+};
+/* dir: one file per key below @path.  -ENOENT, -ENOTDIR, -EACCES, -EROFS,
+ * -EOPNOTSUPP (a network file system), each logged with what to do. */
+int store_dir_open(const char *place, const char *path,
+		   const struct store_dir_options *options,
+		   struct store **store);
+
+#endif

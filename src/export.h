@@ -1,0 +1,57 @@
+/* export.h: what is served: a place opened as a pipeline, with a name. */
+#ifndef OBJMAP_EXPORT_H
+#define OBJMAP_EXPORT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "src/place.h"
+#include "src/stage/stage.h"
+#include "src/volume/volume.h"
+
+struct export_options {
+	bool read_only;
+	unsigned int max_requests;	/* doorway's limits; 0: default */
+	uint64_t max_bytes;
+	uint32_t block_size;		/* preferred block size told to clients; 0: the stage's */
+	struct store_open_options store;
+	struct volume_options volume;	/* writable is set by read_only */
+};
+
+struct export {
+	char *name;			/* NBD export name; "" is the default one */
+	char *description;
+	struct place place;
+	struct stage *stage;		/* the top: arbitrary */
+	struct volume *volume;		/* NULL: a plain device */
+	bool read_only;
+	uint32_t minimum_block, preferred_block, maximum_block;	/* bytes */
+	atomic_uint nr_clients;
+	struct export *next;		/* of the same server */
+};
+
+/* Opens @place direct: backend, chunked where it has units, arbitrary.  The
+ * reason of a failure has been logged. */
+int export_open(const struct place *place, const char *name,
+		const struct export_options *options, struct export **export);
+
+/* Starts a push of what is dirty and does not wait for it. */
+void export_start_push(struct export *export);
+
+/* Refuses new requests, waits for those in flight. */
+void export_drain(struct export *export);
+
+/* Commits what is dirty.  0, or the reason why not (-ESTALE: fenced; its data
+ * is kept aside when the volume closes). */
+int export_flush(struct export *export);
+
+/* After export_drain(): closes every stage, top first. */
+void export_close(struct export *export);
+
+/* A new size, known to the pipeline already: frontends that can tell their
+ * client do so. */
+typedef void export_resized(void *context, struct export *export);
+
+#endif

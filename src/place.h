@@ -1,0 +1,73 @@
+/* place.h: places, as the command line names them, and what opens them.
+ *
+ * A place is a volume in a store (s3://BUCKET/PREFIX, dir:PATH,
+ * mem:NAME?size=SIZE; with @SNAPSHOT one of its snapshots) or a plain device
+ * (file:PATH, memory:SIZE, null:SIZE, pattern:SIZE, ...).
+ */
+#ifndef OBJMAP_PLACE_H
+#define OBJMAP_PLACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backends/store/store.h"
+#include "src/stage/stage.h"
+
+#define PLACE_PARAMS_MAX 32
+
+struct place_param {
+	char *name, *value;
+};
+
+struct place {
+	char *text;		/* as written, for messages (no secret is in it) */
+	char *base;		/* text without ?params and @SNAPSHOT */
+	char *scheme;		/* "dir" */
+	char *path;		/* what follows the scheme, %-decoded, no @SNAPSHOT */
+	char *snapshot;		/* NULL: none */
+	unsigned int nr_params;
+	struct place_param params[PLACE_PARAMS_MAX];
+	bool is_volume;		/* a volume in a store, not a plain device */
+};
+
+/* Reads @text.  -EINVAL, logged: no scheme, an unknown one (with the nearest
+ * suggested), a known one that this build has not, a bad parameter.  A bare
+ * path is refused with "file:PATH" suggested, except where the verb takes
+ * plain files (@plain_file: it then becomes file:PATH). */
+int place_parse(const char *text, bool plain_file, struct place *place);
+void place_free(struct place *place);
+/* NULL when it was not given. */
+const char *place_param(const struct place *place, const char *name);
+
+/* Opens the store of a volume's place.  @create makes the directory. */
+struct store_open_options {
+	bool create;
+	bool exclusive;
+	uint64_t retry_for;	/* ns */
+};
+int place_open_store(const struct place *place,
+		     const struct store_open_options *options,
+		     struct store **store);
+
+/* Opens a plain device as a backend stage. */
+struct device_options {
+	bool read_only;
+	bool create;		/* file: make it, with @size */
+	uint64_t size;		/* bytes; file: grow or make it to this; 0: as it is */
+};
+int place_open_device(const struct place *place,
+		      const struct device_options *options,
+		      struct stage **stage);
+
+/* Every scheme this build can open, for help and messages; NULL at the end. */
+const char *const *place_schemes(void);
+
+/* ---- backends (backends/NAME.c), each opened by place_open_device() --------- */
+
+int memory_open(uint64_t size, struct stage **stage);
+int null_open(uint64_t size, struct stage **stage);
+int pattern_open(uint64_t size, struct stage **stage);
+int file_open(const char *path, const struct device_options *options,
+	      struct stage **stage);
+
+#endif

@@ -1,0 +1,35 @@
+/* claim.h: becoming a volume's one writer, and ceasing to be it. */
+#ifndef OBJMAP_VOLUME_CLAIM_H
+#define OBJMAP_VOLUME_CLAIM_H
+
+#include "src/volume/swap.h"
+#include "src/volume/volume.h"
+
+struct claim {
+	struct stored_head head;	/* ours: holder filled, epoch jumped */
+	uint64_t writer;
+	int lock_fd;			/* flock()ed UUID.lock; -1: none */
+	bool exclusive;
+};
+
+/* What the claim shall change besides writer, holder, history and epoch; may
+ * refuse with a negative errno, logged.  @stored is head before the claim. */
+typedef int claim_change(void *context, const struct stored_head *stored,
+			 struct head *next);
+
+/* Probes the store (once), takes the lock, refuses a volume held by somebody
+ * else (-EBUSY, named, with what to do), and swaps head.  @keep: holder stays
+ * filled until claim_release(); else this very swap leaves it empty (rollback,
+ * delete).  @change may be NULL. */
+int claim_take(struct store *store, const struct claim_options *options,
+	       bool keep, claim_change *change, void *context,
+	       struct claim *claim);
+
+/* A clean close: empties holder (when @claim is still head's writer) and lets
+ * the lock go.  @claim->head is what the writer last settled. */
+int claim_release(struct store *store, struct claim *claim);
+
+/* Lets the lock go and leaves head as it is (fenced, or a failed close). */
+void claim_drop(struct claim *claim);
+
+#endif
