@@ -1,0 +1,212 @@
+"""What the integration tests share: a temporary world, programs with bounded
+waits, probes of what this machine can do, and a closing line with true counts.
+
+A test file is run by itself:  OBJMAP=.../objmap /usr/bin/python3 tests/AREA/test_x.py
+"""
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OBJMAP = os.environ.get('OBJMAP') or os.path.join(TOP, 'build', 'objmap')
+BUILD = os.environ.get('OBJMAP_BUILD') or os.path.dirname(OBJMAP)
+LONG = os.environ.get('OBJMAP_LONG') == '1'
+SEED = int(os.environ.get('OBJMAP_SEED') or int.from_bytes(os.urandom(4), 'little'))
+
+
+# ---- probes: the only reasons for a skip ---------------------------------------
+
+def _has_fuse():
+    try:
+        os.close(os.open('/dev/fuse', os.O_RDWR))
+    except OSError:
+        return False
+    return shutil.which('fusermount3') is not None
+
+
+def _has_loop():
+    return os.geteuid() == 0 and os.path.exists('/dev/loop-control') and \
+        subprocess.run(['losetup', '-f'], capture_output=True).returncode == 0
+
+
+def _can_mount_tmpfs():
+    d = tempfile.mkdtemp()
+    try:
+        if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'none', d],
+                          capture_output=True).returncode:
+            return False
+        subprocess.run(['umount', d], check=True)
+        return True
+    finally:
+        os.rmdir(d)
+
+
+PROBES = {
+    'root': lambda: os.geteuid() == 0,
+    'fuse': _has_fuse,
+    'loop': _has_loop,
+    'tmpfs': _can_mount_tmpfs,
+    'long': lambda: LONG,
+}
+_known = {}
+
+
+def can(what):
+    """Whether this machine can do WHAT: a key of PROBES, or a program's name."""
+    if what not in _known:
+        probe = PROBES.get(what)
+        _known[what] = probe() if probe else shutil.which(what) is not None
+    return _known[what]
+
+
+def require(*what):
+    """Skips the test where the machine cannot run it.  A missing program is
+    a failure, not a skip: contrib/check.sh installs all that the tests need."""
+    for w in what:
+        if can(w):
+            continue
+        if w in PROBES:
+            raise unittest.SkipTest('needs ' + w)
+        raise AssertionError(w + ' is not installed (contrib/check.sh installs it)')
+
+
+# ---- waiting, always bounded ----------------------------------------------------
+
+def wait_for(condition, what, seconds=20.0):
+    """Polls CONDITION until it returns something true, and returns that."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError('waited %gs in vain for %s' % (seconds, what))
+        time.sleep(0.01)
+
+
+def wait_gone(pid, seconds=20.0):
+    """Waits until process PID (a child or not) has ended."""
+    def gone():
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                return True
+        except ChildProcessError:
+            pass
+        try:
+            with open('/proc/%d/stat' % pid) as f:
+                return f.read().rsplit(')', 1)[1].split()[0] == 'Z'
+        except OSError:
+            return True
+    wait_for(gone, 'process %d to end' % pid, seconds)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+# ---- a test's world -----------------------------------------------------------------
+
+class World(unittest.TestCase):
+    """A short temporary folder with a runtime and a state folder of its own;
+    whatever was started in it is ended with the test."""
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix='om', dir='/tmp')
+        self.env = dict(os.environ, OBJMAP_RUNTIME_DIR=self.dir + '/run',
+                        XDG_STATE_HOME=self.dir + '/state', HOME=self.dir,
+                        OBJMAP_STATE=self.dir + '/state', LC_ALL='C.UTF-8')
+        for name in ('LISTEN_FDS', 'LISTEN_PID', 'NOTIFY_SOCKET'):
+            self.env.pop(name, None)
+        self.pids = []
+        self.mounts = []
+        self.addCleanup(self._end)
+
+    def _end(self):
+        for pid in self.pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                wait_gone(pid)
+            except ProcessLookupError:
+                pass
+        for m in reversed(self.mounts):
+            subprocess.run(['umount', '-l', m], capture_output=True)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def objmap(self, *args, status=0, timeout=60, **kw):
+        """Runs objmap to its end and checks its exit status."""
+        kw.setdefault('stdin', subprocess.DEVNULL)
+        if 'input' in kw:
+            kw.pop('stdin')
+        kw.setdefault('env', self.env)
+        p = subprocess.run([OBJMAP, *args], capture_output=True,
+                           timeout=timeout, **kw)
+        if status is not None and p.returncode != status:
+            self.fail('objmap %s: exit %d, expected %d\n%s%s' % (
+                ' '.join(args), p.returncode, status,
+                p.stdout.decode(errors='replace'), p.stderr.decode(errors='replace')))
+        return p
+
+    def start(self, *argv, **kw):
+        """Starts a program that is killed when the test ends, if it runs still."""
+        kw.setdefault('env', self.env)
+        p = subprocess.Popen(argv, **kw)
+        self.pids.append(p.pid)
+        return p
+
+    def run_ok(self, *argv, timeout=60, **kw):
+        kw.setdefault('env', self.env)
+        p = subprocess.run(argv, capture_output=True, timeout=timeout, **kw)
+        if p.returncode:
+            self.fail('%s: exit %d\n%s%s' % (
+                ' '.join(argv), p.returncode,
+                p.stdout.decode(errors='replace'), p.stderr.decode(errors='replace')))
+        return p
+
+    def tmpfs(self, name, size):
+        """A small file system of its own, to be filled."""
+        require('root', 'tmpfs')
+        d = self.path(name)
+        os.mkdir(d)
+        self.run_ok('mount', '-t', 'tmpfs', '-o', 'size=%d' % size, 'none', d)
+        self.mounts.append(d)
+        return d
+
+
+# ---- the closing line -----------------------------------------------------------------
+
+class _Result(unittest.TextTestResult):
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.passed = 0
+
+    def addSuccess(self, test):
+        super().addSuccess(test)
+        self.passed += 1
+
+
+def main():
+    """Runs the tests of the calling file; ends with 'suite: N passed, ...'."""
+    names = [a for a in sys.argv[1:] if not a.startswith('-')]
+    module = sys.modules['__main__']
+    loader = unittest.defaultTestLoader
+    tests = loader.loadTestsFromNames(names, module) if names else \
+        loader.loadTestsFromModule(module)
+    print('seed %d (OBJMAP_SEED)' % SEED)
+    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2,
+                                     resultclass=_Result).run(tests)
+    failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+    skipped = len(result.skipped) + len(result.expectedFailures)
+    print('suite: %d passed, %d failed, %d skipped' % (result.passed, failed, skipped))
+    sys.stdout.flush()
+    sys.exit(1 if failed or not result.testsRun else 0)
