@@ -149,13 +149,19 @@ struct store_request {
 	struct store_reply reply;
 
 	/* The doorway's: */
-	unsigned int attempts;
-	bool resent;			/* after any resend a refusal is unknown */
-	store_done *caller_done;
-	uint64_t started;
+	struct store *_Atomic store;	/* where it was submitted */
+	unsigned int attempts;		/* how often it was sent */
+	bool resent;			/* after any resend a refusal is unknown; a
+					 * store that resends by itself sets it too */
+	bool retried;			/* counts as trouble until it completes */
+	uint64_t started;		/* clock_now() at store_submit() */
+	uint64_t due;			/* clock_now() of the next try */
 	struct store_request *next;	/* the store's, while it holds the request */
 };
 
+/* submit: never waits for the network or a disk; ends in store_complete().  It
+ * is given no STORE_PROBE, which the doorway makes of puts and deletes.
+ * close: nothing is in flight; frees the store, store_deinit() last. */
 struct store_ops {
 	const char *name;
 	void (*submit)(struct store *store, struct store_request *request);
@@ -163,7 +169,7 @@ struct store_ops {
 };
 
 struct store_counters {
-	atomic_ullong requests[NR_STORE_OPS];
+	atomic_ullong requests[NR_STORE_OPS];		/* sent, retries too */
 	atomic_ullong by_cause[NR_STORE_CAUSES];
 	atomic_ullong bytes_in[NR_STORE_CAUSES];	/* got */
 	atomic_ullong bytes_out[NR_STORE_CAUSES];	/* put */
@@ -196,17 +202,28 @@ void store_deinit(struct store *store);
 
 /* The doorway: checks the request, counts it, retries what is transient with
  * jittered exponential back-off until its deadline, and completes it.  Logs
- * one line when retrying begins and one when it ends. */
+ * one line when retrying begins and one when it ends.
+ * FAILED carries -EINVAL (a request that cannot be: see check_request() in
+ * store.c), -ERANGE (get: beyond the end), -EFBIG (get of the whole: it is
+ * longer than the iov), -ECANCELED, -ETIMEDOUT, or the store's error.
+ * A put whose time is up, or that is cancelled, after it was sent is UNKNOWN. */
 void store_submit(struct store *store, struct store_request *request);
 
+/* Asks for the end of @request.  It may be called from any thread until the
+ * request has completed. */
 void store_cancel(struct store_request *request);
 bool store_request_is_cancelled(const struct store_request *request);
 
-/* A store's own threads end a request with this, once. */
+/* A store ends its work on a request with this, once, with no lock held. */
 void store_complete(struct store_request *request, enum store_outcome outcome);
 
-/* Nothing is in flight any more. */
+/* Gives up what still waits for another try (-ESHUTDOWN) and closes @store.
+ * Nothing else is in flight any more. */
 void store_close(struct store *store);
+
+/* Writes "VERB KEY" for messages, as in "PUT head". */
+const char *store_request_name(const struct store_request *request, char *text,
+			       size_t size);
 
 void store_trouble(struct store *store, struct store_trouble *trouble);
 
@@ -233,6 +250,8 @@ enum store_outcome store_put_object(struct store *store, const char *key,
 
 /* mem: in this process, gone with it. */
 int store_mem_open(const char *place, struct store **store);
+/* Another client of the same objects, which are gone when the last one closes. */
+int store_mem_share(struct store *mem, struct store **store);
 
 struct store_dir_options {
 	bool create;		/* make the root directory when it is missing */
