@@ -32,9 +32,12 @@
 #define MAP_LEVELS_MAX	      2u		/* levels of nodes below the root */
 #define VOLUME_KEY_MAX	      (ORIGIN_PREFIX_MAX + 64u)
 #define GRACE_DEFAULT	      (24u * 3600u)	/* seconds */
+#define SNAPSHOT_NAME_MAX     128u		/* bytes */
 
 /* Codec 0: an object is its chunk's bytes.  No other is defined in version 1. */
 #define CODEC_NONE 0u
+
+/* ---- refs --------------------------------------------------------------- */
 
 /* Where a chunk or a node is: the object of this epoch and writer.  Epoch 0: a
  * hole, or an empty subtree; then all other fields are 0 too. */
@@ -46,6 +49,17 @@ struct ref {
 				 * of content and table; a node's: of its bytes */
 };
 
+#define REF_STORED_MASK 0x0fffffffu
+#define REF_CODEC_SHIFT 28
+
+static inline uint32_t ref_stored(const struct ref *ref)	/* bytes */
+{
+	return ref->stored & REF_STORED_MASK;
+}
+static inline uint32_t ref_codec(const struct ref *ref)
+{
+	return ref->stored >> REF_CODEC_SHIFT;
+}
 static inline bool ref_is_hole(const struct ref *ref)
 {
 	return ref->epoch == 0;
@@ -60,7 +74,7 @@ bool ref_decode(const uint8_t bytes[REF_BYTES], struct ref *ref);
 
 struct format_fault {
 	size_t offset;		/* byte of the object where it stands */
-	char what[160];		/* "section 7 (history) is longer than the head" */
+	char what[160];		/* "history is longer than 16 writers" */
 };
 
 /* ---- keys, relative to the volume's prefix --------------------------------- */
@@ -96,8 +110,11 @@ void key_parse(const char *key, struct key *parsed);
 /* The map is a tree of 1024-way nodes over the chunks; its top is the root in
  * head.  Level 0 nodes hold refs of chunks, level 1 nodes refs of level 0
  * nodes.  With no levels the root holds refs of chunks. */
+bool chunk_size_is_valid(uint64_t chunk_size);	/* a power of two in range */
+/* 0 for a size of 0, and for one of more than VOLUME_CHUNKS_MAX chunks. */
 uint32_t volume_nr_chunks(uint64_t size, uint32_t chunk_size);
-unsigned int map_levels(uint32_t nr_chunks);	/* 0, 1 or 2 */
+/* Levels of nodes below the root: up to 1,024 chunks 0, up to 2^20 1, else 2. */
+unsigned int map_levels(uint32_t nr_chunks);
 uint32_t map_nr_root(uint32_t nr_chunks);	/* refs in the root, 1 .. 1024 */
 uint32_t frame_size_of(uint32_t chunk_size);	/* max(64 KiB, chunk / 128) */
 
@@ -109,7 +126,8 @@ enum head_state {
 	HEAD_DELETED = 3,	/* tombstone: no refs; a create goes on from it */
 };
 
-/* Who has the volume open for writing; all empty when nobody has. */
+/* Who has the volume open for writing; all empty when nobody has.  Where a
+ * text holds what is not printable ASCII, a head carries '?' instead. */
 struct holder {
 	bool held;
 	bool journal;		/* keeps acknowledged writes in a local journal */
@@ -136,12 +154,17 @@ struct recent_ref {
 
 struct origin {			/* of a clone: refs up to @epoch lie under @prefix */
 	uint64_t epoch;
-	char prefix[ORIGIN_PREFIX_MAX + 1];	/* of the same bucket or directory */
+	char prefix[ORIGIN_PREFIX_MAX + 1];	/* from the top of the bucket, or of the
+						 * file system; without a '/' around it */
 };
+/* Whether a clone's origin can lie under @prefix: 1 to ORIGIN_PREFIX_MAX bytes of
+ * UTF-8 without control characters, empty, "." or ".." components. */
+bool origin_prefix_is_valid(const char *prefix);
 
 struct head {
 	uint8_t uuid[16];
-	enum head_state state;
+	enum head_state state;	/* a tombstone has no size, root, recent refs,
+				 * snapshots or origins */
 	uint64_t size;		/* bytes, >= 1 (a tombstone's: 0) */
 	uint32_t chunk_size;
 	uint32_t frame_size;
@@ -166,8 +189,12 @@ struct head {
 	struct origin origins[ORIGINS_MAX];		/* ascending by epoch */
 };
 
+/* Whether @head is one that head_decode() would accept; *fault says why not. */
+bool head_is_valid(const struct head *head, struct format_fault *fault);
+
 /* Writes @head to @bytes (HEAD_BYTES_MAX of room).  A head within the limits
- * above always fits.  Returns its length. */
+ * above always fits.  Returns its length.  Aborts on a head that is not valid:
+ * no caller may ever store one. */
 size_t head_encode(const struct head *head, uint8_t *bytes);
 
 /* Returns 0, or -EBADMSG (damaged; *fault says where) or -ENOTSUP (written by
@@ -175,11 +202,28 @@ size_t head_encode(const struct head *head, uint8_t *bytes);
 int head_decode(const void *bytes, size_t count, struct head *head,
 		struct format_fault *fault);
 
+/* The key of the object that a ref of @head names, in @key (VOLUME_KEY_MAX).  In
+ * a clone, what is not newer than an origin lies there: then the key begins
+ * with '/', and is one from the top of the bucket or file system. */
+void head_chunk_key(const struct head *head, uint32_t index,
+		    const struct ref *ref, char *key);
+void head_node_key(const struct head *head, unsigned int level, uint32_t node,
+		   const struct ref *ref, char *key);
+
 /* ---- map nodes ----------------------------------------------------------------- */
 
 void node_encode(const struct ref refs[NODE_REFS], uint8_t bytes[NODE_BYTES]);
 int node_decode(const void *bytes, size_t count, struct ref refs[NODE_REFS],
 		struct format_fault *fault);
+/* The CRC32C of an encoded node is what the ref above it carries. */
+
+/* Whether the refs of node @node of level @level, which @self names, are such as
+ * a writer of @head's volume can have meant: none newer than the node itself,
+ * objects of the right length, nothing but holes beyond the last chunk.
+ * Returns 0 or -EBADMSG. */
+int node_check(const struct head *head, unsigned int level, uint32_t node,
+	       const struct ref *self, const struct ref refs[NODE_REFS],
+	       struct format_fault *fault);
 
 /* ---- frame tables ---------------------------------------------------------------- */
 
@@ -211,8 +255,6 @@ int frame_table_parse(const char *text, uint32_t nr_frames,
 
 /* ---- snapshot list ------------------------------------------------------------------ */
 
-#define SNAPSHOT_NAME_MAX 128u	/* bytes; printable UTF-8 without '/' '@' */
-
 enum snapshot_kind { SNAPSHOT_NAMED = 1, SNAPSHOT_CLONE = 2 };
 
 struct snapshot {
@@ -230,22 +272,34 @@ struct snapshot_list {
 	struct snapshot *snapshots;	/* malloc */
 };
 #define SNAPSHOT_LIST_BYTES_MAX (16u << 20)
-/* *bytes is malloc'ed.  Returns 0, -ENOMEM or -E2BIG. */
+/* *bytes is malloc'ed.  Returns 0, -ENOMEM, -E2BIG, -EEXIST (two of one name) or
+ * -EINVAL (a name or prefix that cannot be). */
 int snapshot_list_encode(const struct snapshot_list *list, void **bytes,
 			 size_t *count);
 int snapshot_list_decode(const void *bytes, size_t count,
 			 struct snapshot_list *list,
 			 struct format_fault *fault);
 void snapshot_list_free(struct snapshot_list *list);
+/* 1 to SNAPSHOT_NAME_MAX bytes of UTF-8 without control characters, '/' and '@'. */
 bool snapshot_name_is_valid(const char *name);
 
-/* ---- condemned list: keys gc will delete, one a line, and a CRC ------------------------ */
+/* ---- condemned list: what gc will delete, one a line, and a CRC ----------------------- */
 
+#define CONDEMNED_MAX	    65536u	/* entries of one list; gc writes several */
+#define CONDEMNED_BYTES_MAX (16u << 20)
+#define UPLOAD_ID_MAX	    1024u
+
+struct condemned_entry {
+	char *key;		/* of ours, never head; epoch <= the list's */
+	char *upload;		/* a multipart upload to this key; NULL: the object */
+};
 struct condemned {
 	uint64_t epoch;		/* of the head that did not reach them */
-	unsigned int nr_keys;
-	char **keys;		/* malloc, each too */
+	unsigned int nr;
+	struct condemned_entry *entries;	/* malloc, and each key and upload */
 };
+/* *bytes is malloc'ed.  Returns 0, -ENOMEM, -E2BIG or -EINVAL (a key that must
+ * not be deleted). */
 int condemned_encode(const struct condemned *list, void **bytes, size_t *count);
 int condemned_decode(const void *bytes, size_t count, struct condemned *list,
 		     struct format_fault *fault);
