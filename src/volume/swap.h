@@ -6,11 +6,11 @@
  *     PUT if-match --done--------------------------------> committed
  *         |  refused, unknown, any failure
  *         v
- *     GET head --my writer, epoch >= mine----------------> committed
+ *     GET head --my nonce, or my writer, epoch >= mine---> committed
  *         |    --history has me at >= mine---------------> committed, then fenced
  *         |    --same tag as base------------------------> PUT the same bytes again
- *         |    --my writer and base's epoch, other nonce-> take its snapshot list,
- *         |                                                 PUT on the new tag
+ *         |    --base's writer and epoch, other nonce----> a commit takes its snapshot
+ *         |                                                list, PUT on the new tag
  *         |    --unreadable------------------------------> unsettled: try again
  *         `----otherwise---------------------------------> lost
  */
@@ -30,9 +30,9 @@ struct swap {
 	struct store *store;
 	struct stored_head base;	/* what is to be replaced */
 	struct head next;		/* what shall be there: own writer and epoch */
-	bool by_writer;			/* a commit or claim, which may take over a
-					 * changed snapshot list; else an
-					 * administrator's, who starts again */
+	bool by_writer;			/* a commit: takes over a snapshot list that
+					 * changed meanwhile.  Claims and snapshots
+					 * judged the list: they start again instead */
 	bool exclusive;			/* the store cannot do conditional puts: plain
 					 * put after a get that still shows base */
 	/* swap.c's: */
@@ -41,15 +41,29 @@ struct swap {
 
 /* Sends @swap and settles it.  A nonce is chosen here.
  *  0		committed; base is now what head is (our next, its tag)
- *  -ESTALE	not committed, and never will be; base is what head is instead
+ *  -ESTALE	not committed, and never will be; base is what head is instead.
+ *		(A swap that kept writer and epoch may also have been committed
+ *		and built upon: look into base's snapshot list.)
  *  -EALREADY	committed, but somebody else has claimed since; base is his head
  *  other	unsettled: it may or may not have been applied; call again with the
  *		same @swap until one of the above, and send nothing else
- *		conditional meanwhile.  Logged once. */
+ *		conditional meanwhile.  Logged once a call. */
 int head_swap(struct swap *swap);
 
 /* GET head.  0, -ENOENT, -EBADMSG, -ENOTSUP or the store's error; logged,
  * except -ENOENT. */
 int head_read(struct store *store, struct stored_head *stored);
+
+/* Makes @next the head of a volume that is new; a tombstone is swapped on, and
+ * @next then takes its history and an epoch above it.  -EEXIST (not logged):
+ * there is a volume; other errors as head_swap()'s. */
+int head_create(struct store *store, struct head *next);
+
+/* @head passes to @writer: what was becomes history, the epoch jumps, nobody
+ * holds it. */
+void head_pass_on(struct head *head, uint64_t writer);
+
+/* 0, or the -errno of an outcome that is not STORE_DONE. */
+int store_errno(enum store_outcome outcome, const struct store_reply *reply);
 
 #endif
