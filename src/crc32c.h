@@ -9,4 +9,8 @@
  * crc32c(crc32c(0, a, n), b, m) is the CRC of a and b one after the other. */
 uint32_t crc32c(uint32_t crc, const void *data, size_t count);
 
+/* The same without the processor's own instruction: for machines that have
+ * none, and as a second opinion. */
+uint32_t crc32c_by_table(uint32_t crc, const void *data, size_t count);
+
 #endif

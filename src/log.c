@@ -24,6 +24,11 @@ static void capture(const char *line)
 		 used ? "; " : "", line);
 }
 
+bool log_wants(enum log_level level)
+{
+	return (int)level <= atomic_load_explicit(&log_limit, memory_order_relaxed);
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	static const int priority[] = { LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_DEBUG };
@@ -33,7 +38,7 @@ void log_line(enum log_level level, const char *format, ...)
 	size_t start, length;
 	va_list args;
 
-	if ((int)level > atomic_load(&log_limit))
+	if (!log_wants(level))
 		return;
 	start = (size_t)snprintf(line, sizeof(line), "objmap: ");
 	errno = saved;

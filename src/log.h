@@ -9,6 +9,7 @@
 #define OBJMAP_LOG_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_NOTICE,
@@ -20,6 +21,9 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARNING, LOG_LEVEL_NOTICE,
 #define log_debug(...)	 log_line(LOG_LEVEL_DEBUG, __VA_ARGS__)
 void log_line(enum log_level level, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* Whether a line of @level would come out: for what is costly to say. */
+bool log_wants(enum log_level level);
 
 /* Where lines go: "stderr", "syslog", or a file's path (appended to).
  * Returns 0 or -errno.  Lines above @level are dropped. */
