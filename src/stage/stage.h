@@ -36,8 +36,11 @@
  *             fails.  After buffered data was lost the next flush fails.
  *   extents   what is where, contiguous from @offset; at least one extent
  *             when it succeeds, perhaps not all of @count.
- *   prefetch  a hint; completes with 0 and reports no error ever.
+ *   prefetch  a hint; a stage reports no error ever (the doorway still refuses
+ *             what is outside).
  *   close     frees this stage only; nothing is in flight any more then.
+ *
+ * Extents and prefetch take any byte range, whatever the units.
  *
  * With REQUEST_NOWAIT a slot completes with -EAGAIN, before it returns,
  * where it would have to wait for the network, a disk, a busy lock or memory;
@@ -49,6 +52,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <semaphore.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -202,29 +206,33 @@ struct stage_counters {
 	atomic_ullong requests[NR_REQUEST_OPS];
 	atomic_ullong bytes[NR_REQUEST_OPS];
 	atomic_ullong errors;		/* completed with an error (not -EAGAIN) */
-	atomic_uint in_flight;
 };
 
 /* Limits of an export, kept by the doorway of its top stage.  What is over a
  * limit waits in arrival order (with REQUEST_NOWAIT: -EAGAIN); one request
- * alone is always let through. */
+ * alone is always let through.  Bytes are counted as the next stage will see
+ * them, rounded out to its units, so they bound the buffers for that too. */
 struct stage_limits;
 
 struct stage {
 	const struct stage_ops *ops;
 	struct stage *next;		/* NULL: a backend */
-	atomic_ullong size;		/* geometry.size, which a resize may change */
+	atomic_ullong size;		/* bytes now; geometry.size is at open */
 	struct geometry geometry;
 	struct stage_counters counters;
 	struct stage_limits *limits;	/* NULL: none */
+	atomic_uint gate;		/* requests in flight; top bit: draining */
+	sem_t drained;			/* posted by the last one out */
 };
 
-/* Fills the base struct of a stage that publishes @geometry. */
+/* Fills the base struct of a stage that publishes @geometry; the rest of it is
+ * zero already. */
 void stage_init(struct stage *stage, const struct stage_ops *ops,
 		struct stage *next, const struct geometry *geometry);
 
 /* Bounds what may be under way in @stage at once: @max_requests and
- * @max_bytes (of read and write), 0 for no bound.  Before the first request.
+ * @max_bytes (of read, write, zero), 0 for no bound.  Before the first request.
+ * A stage that never waits needs none: its callers' threads are the bound.
  * Returns 0 or -ENOMEM. */
 int stage_limit(struct stage *stage, unsigned int max_requests,
 		uint64_t max_bytes);
@@ -234,13 +242,18 @@ int stage_limit(struct stage *stage, unsigned int max_requests,
  * -ESHUTDOWN (draining) or whatever the stage says. */
 void stage_submit(struct stage *stage, struct request *request);
 
-/* Refuses further requests with -ESHUTDOWN and waits until none is in flight. */
+/* "read", "write", ...: for messages. */
+const char *request_op_name(enum request_op op);
+
+/* Refuses further requests with -ESHUTDOWN and waits until none is in flight
+ * and no completion is still running.  Not from a completion. */
 void stage_drain(struct stage *stage);
 
-/* Closes @stage and all below it, top first.  Nothing is in flight. */
+/* Drains and closes @stage and all below it, top first. */
 void stage_close(struct stage *stage);
 
 uint64_t stage_size(const struct stage *stage);		/* bytes */
+unsigned int stage_in_flight(const struct stage *stage);	/* requests */
 
 /* Tells @stage and all below it their new size; the backend has it already. */
 void stage_resized(struct stage *stage, uint64_t size);
