@@ -1,0 +1,343 @@
+/* place.c: reads a place: SCHEME:PATH[@SNAPSHOT][?NAME=VALUE[&NAME=VALUE]]. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "src/log.h"
+#include "src/nearest.h"
+#include "src/place.h"
+
+struct scheme {
+	const char *name;
+	bool is_volume;
+	bool built;		/* this build opens it */
+	const char *params[4];	/* what may follow '?' */
+};
+
+static const struct scheme schemes[] = {
+	{ "dir", true, true, { "network", NULL } },
+	{ "mem", true, true, { "size", "chunk-size", NULL } },
+	{ "file", false, true, { NULL } },
+	{ "memory", false, true, { NULL } },
+	{ "null", false, true, { NULL } },
+	{ "pattern", false, true, { NULL } },
+	{ "s3", true, false, { NULL } },
+	{ "s3+object", false, false, { NULL } },
+	{ "http", false, false, { NULL } },
+	{ "https", false, false, { NULL } },
+	{ "nbd", false, false, { NULL } },
+	{ "nbds", false, false, { NULL } },
+	{ "nbd+unix", false, false, { NULL } },
+	{ "nbds+unix", false, false, { NULL } },
+};
+#define NR_SCHEMES (sizeof(schemes) / sizeof(schemes[0]))
+
+const char *const *place_schemes(void)
+{
+	static const char *names[NR_SCHEMES + 1];
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < NR_SCHEMES; i++)
+		if (schemes[i].built)
+			names[nr++] = schemes[i].name;
+	return names;
+}
+
+const char *place_param(const struct place *place, const char *name)
+{
+	unsigned int i;
+
+	for (i = 0; i < place->nr_params; i++)
+		if (strcmp(place->params[i].name, name) == 0)
+			return place->params[i].value;
+	return NULL;
+}
+
+void place_free(struct place *place)
+{
+	unsigned int i;
+
+	for (i = 0; i < place->nr_params; i++) {
+		free(place->params[i].name);
+		free(place->params[i].value);
+	}
+	free(place->text);
+	free(place->base);
+	free(place->scheme);
+	free(place->path);
+	free(place->snapshot);
+	memset(place, 0, sizeof(*place));
+}
+
+/* ---- the scheme ------------------------------------------------------------------ */
+
+static int tell_unknown_scheme(const char *text, const char *scheme)
+{
+	const char *names[NR_SCHEMES + 1], *near;
+	unsigned int i, nr = 0;
+
+	for (i = 0; i < NR_SCHEMES; i++)
+		names[nr++] = schemes[i].name;
+	names[nr] = NULL;
+	near = nearest_word(scheme, names);
+	if (near)
+		log_error("%s: there is no '%s:'; did you mean '%s:'?", text,
+			  scheme, near);
+	else
+		log_error("%s: there is no '%s:'; a place begins with dir:, file:, memory:, null: or pattern:",
+			  text, scheme);
+	return -EINVAL;
+}
+
+/* A text without a scheme is a path that somebody forgot to say is one. */
+static int tell_bare_path(const char *text)
+{
+	struct stat st;
+
+	if (stat(text, &st) == 0 && S_ISDIR(st.st_mode))
+		log_error("%s is no place; a volume in that directory is 'dir:%s'",
+			  text, text);
+	else
+		log_error("%s is no place; a file or device is 'file:%s', a volume in a directory 'dir:%s'",
+			  text, text, text);
+	return -EINVAL;
+}
+
+/* The scheme of @text ends at its first ':', unless a '/' comes before. */
+static size_t scheme_length(const char *text)
+{
+	size_t length = strcspn(text, ":/?@");
+
+	return text[length] == ':' ? length : 0;
+}
+
+static int find_scheme(const char *text, size_t length,
+		       const struct scheme **scheme)
+{
+	char name[24];
+	unsigned int i;
+
+	snprintf(name, sizeof(name), "%.*s", (int)length, text);
+	for (i = 0; i < NR_SCHEMES; i++)
+		if (strcmp(schemes[i].name, name) == 0)
+			break;
+	if (i == NR_SCHEMES)
+		return tell_unknown_scheme(text, name);
+	if (!schemes[i].built) {
+		log_error("%s: %s: is not in this build", text, name);
+		return -EINVAL;
+	}
+	*scheme = &schemes[i];
+	return 0;
+}
+
+/* ---- %-escapes --------------------------------------------------------------------- */
+
+static int hex_digit(char c)
+{
+	const char *digits = "0123456789abcdefABCDEF", *found;
+
+	if (c == 0)
+		return -1;
+	found = strchr(digits, c);
+	if (!found)
+		return -1;
+	return (int)(found - digits) - (found - digits > 15 ? 6 : 0);
+}
+
+/* Decodes @count bytes at @from into *decoded (malloc).  -EINVAL, logged: a
+ * broken escape or a zero byte. */
+static int decode(const char *text, const char *from, size_t count,
+		  char **decoded)
+{
+	char *to = malloc(count + 1);
+	size_t i, length = 0;
+
+	*decoded = to;
+	if (!to)
+		return -ENOMEM;
+	for (i = 0; i < count; i++) {
+		int high, low;
+
+		if (from[i] != '%') {
+			to[length++] = from[i];
+			continue;
+		}
+		high = i + 2 < count ? hex_digit(from[i + 1]) : -1;
+		low = i + 2 < count ? hex_digit(from[i + 2]) : -1;
+		if (high < 0 || low < 0 || (high == 0 && low == 0)) {
+			log_error("%s: %% is followed by two hexadecimal digits (%%25 is %% itself)",
+				  text);
+			return -EINVAL;
+		}
+		to[length++] = (char)(high * 16 + low);
+		i += 2;
+	}
+	to[length] = 0;
+	return 0;
+}
+
+/* ---- what follows '?' ----------------------------------------------------------------- */
+
+static int check_param(const struct place *place, const struct scheme *scheme,
+		       const char *name)
+{
+	const char *near;
+	const char *const *p;
+
+	for (p = scheme->params; *p; p++)
+		if (strcmp(*p, name) == 0)
+			break;
+	if (*p && !place_param(place, name))
+		return 0;
+	if (*p) {
+		log_error("%s: '%s' is given twice", place->text, name);
+		return -EINVAL;
+	}
+	near = nearest_word(name, scheme->params);
+	if (!scheme->params[0])
+		log_error("%s: %s: takes nothing after '?'; a literal ? is %%3f",
+			  place->text, scheme->name);
+	else
+		log_error("%s: %s: takes no '%s'%s%s%s", place->text,
+			  scheme->name, name, near ? "; did you mean '" : "",
+			  near ? near : "", near ? "'?" : "");
+	return -EINVAL;
+}
+
+static int read_param(struct place *place, const struct scheme *scheme,
+		      const char *from, size_t count)
+{
+	const char *equals = memchr(from, '=', count);
+	size_t name_length = equals ? (size_t)(equals - from) : count;
+	struct place_param *param;
+	char *name, *value = NULL;
+	int error;
+
+	error = decode(place->text, from, name_length, &name);
+	if (!error)
+		error = check_param(place, scheme, name);
+	if (!error && !equals) {
+		log_error("%s: '%s' needs a value", place->text, name);
+		error = -EINVAL;
+	}
+	if (!error)
+		error = decode(place->text, equals + 1, count - name_length - 1,
+			       &value);
+	if (error) {
+		free(name);
+		free(value);
+		return error;
+	}
+	param = &place->params[place->nr_params++];
+	param->name = name;
+	param->value = value;
+	return 0;
+}
+
+static int read_params(struct place *place, const struct scheme *scheme,
+		       const char *from)
+{
+	size_t count;
+	int error;
+
+	for (;;) {
+		count = strcspn(from, "&");
+		error = read_param(place, scheme, from, count);
+		if (error || from[count] == 0)
+			return error;
+		from += count + 1;
+	}
+}
+
+/* ---- the whole --------------------------------------------------------------------------- */
+
+/* Splits @place->text, whose scheme is known: PATH[@SNAPSHOT][?PARAMS]. */
+static int read_rest(struct place *place, const struct scheme *scheme)
+{
+	const char *text = place->text;
+	const char *path = text + strlen(scheme->name) + 1;
+	size_t path_length = strcspn(path, "?"), name_at = path_length;
+	const char *name;
+	int error;
+
+	if (scheme->is_volume) {
+		while (name_at > 0 && path[name_at - 1] != '@' &&
+		       path[name_at - 1] != '/')
+			name_at--;
+		if (name_at > 0 && path[name_at - 1] == '/')
+			name_at = 0;
+	} else {
+		name_at = 0;	/* a plain device has no snapshots */
+	}
+	name = path + name_at;
+	if (name_at > 0) {
+		error = decode(text, name, path_length - name_at,
+			       &place->snapshot);
+		if (error)
+			return error;
+		if (place->snapshot[0] == 0) {
+			log_error("%s: no snapshot is named after '@'; a literal @ is %%40",
+				  text);
+			return -EINVAL;
+		}
+		name_at--;
+	} else {
+		name_at = path_length;
+	}
+	error = decode(text, path, name_at, &place->path);
+	if (error)
+		return error;
+	place->base = strndup(text, (size_t)(path - text) + name_at);
+	if (!place->base)
+		return -ENOMEM;
+	if (place->path[0] == 0) {
+		log_error("%s: nothing follows '%s:'", text, scheme->name);
+		return -EINVAL;
+	}
+	if (path[path_length] == '?')
+		return read_params(place, scheme, path + path_length + 1);
+	return 0;
+}
+
+/* A plain file as an argument of copy: no escapes, no parameters. */
+static int plain_file(const char *text, struct place *place)
+{
+	place->text = strdup(text);
+	place->scheme = strdup("file");
+	place->path = strdup(text);
+	if (asprintf(&place->base, "file:%s", text) < 0)
+		place->base = NULL;
+	if (place->text && place->scheme && place->path && place->base)
+		return 0;
+	place_free(place);
+	return -ENOMEM;
+}
+
+int place_parse(const char *text, bool plain_file_too, struct place *place)
+{
+	const struct scheme *scheme = NULL;
+	size_t length = scheme_length(text);
+	int error;
+
+	memset(place, 0, sizeof(*place));
+	if (*text == 0) {
+		log_error("a place is empty");
+		return -EINVAL;
+	}
+	if (length == 0 || strncmp(text, ".", 1) == 0)
+		return plain_file_too ? plain_file(text, place)
+				      : tell_bare_path(text);
+	error = find_scheme(text, length, &scheme);
+	if (error)
+		return error;
+	place->text = strdup(text);
+	place->scheme = strdup(scheme->name);
+	place->is_volume = scheme->is_volume;
+	error = place->text && place->scheme ? read_rest(place, scheme) : -ENOMEM;
+	if (error)
+		place_free(place);
+	return error;
+}

@@ -1,0 +1,63 @@
+/* place_open.c: opens what a place names, as a store or as a backend. */
+#include <errno.h>
+#include <string.h>
+
+#include "src/log.h"
+#include "src/place.h"
+#include "src/units.h"
+
+/* dir:PATH?network=yes: locks of a network file system are good enough. */
+static int network_param(const struct place *place, bool *network_ok)
+{
+	const char *value = place_param(place, "network");
+
+	*network_ok = value && strcmp(value, "yes") == 0;
+	if (!value || *network_ok || strcmp(value, "no") == 0)
+		return 0;
+	log_error("%s: network is yes or no, not '%s'", place->text, value);
+	return -EINVAL;
+}
+
+int place_open_store(const struct place *place,
+		     const struct store_open_options *options,
+		     struct store **store)
+{
+	struct store_dir_options dir = { .create = options->create };
+	int error;
+
+	if (strcmp(place->scheme, "dir") == 0) {
+		error = network_param(place, &dir.network_ok);
+		if (!error)
+			error = store_dir_open(place->base, place->path, &dir,
+					       store);
+	} else {
+		error = store_mem_open(place->base, store);
+	}
+	if (error)
+		return error;
+	if (options->retry_for)
+		atomic_store(&(*store)->retry_for, options->retry_for);
+	return 0;
+}
+
+int place_open_device(const struct place *place,
+		      const struct device_options *options,
+		      struct stage **stage)
+{
+	uint64_t size;
+	int error;
+
+	if (strcmp(place->scheme, "file") == 0)
+		return file_open(place->path, options, stage);
+	error = size_parse(place->path, &size);
+	if (error || size == 0) {
+		log_error("%s: a size such as %s:10G is wanted, not '%s'",
+			  place->text, place->scheme, place->path);
+		return -EINVAL;
+	}
+	if (strcmp(place->scheme, "memory") == 0)
+		return memory_open(size, stage);
+	if (strcmp(place->scheme, "null") == 0)
+		return null_open(size, stage);
+	return pattern_open(size, stage);
+}
