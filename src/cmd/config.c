@@ -1,0 +1,48 @@
+/* config.c: `objmap config`: every option's value and where it comes from. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "src/cmd/print.h"
+#include "src/cmd/verbs.h"
+
+static bool is_configurable(const struct option_spec *spec)
+{
+	return !spec->command_line_only && spec->kind != OPTION_COMMAND;
+}
+
+static int print_all_json(const struct options *options)
+{
+	json_t *all = json_object();
+	const struct option_spec *spec;
+	const char *text, *source;
+
+	for (spec = option_table; spec->name; spec++) {
+		if (!is_configurable(spec))
+			continue;
+		option_shown(options, spec, &text, &source);
+		json_object_set_new(all, spec->name,
+				    json_pack("{s:s?, s:s}", "value", text,
+					      "source", text ? source : "none"));
+	}
+	return print_json(all);
+}
+
+int config_run(const struct options *options, int nr_arguments, char **arguments)
+{
+	const struct option_spec *spec;
+	const char *text, *source;
+
+	if (option_flag(options, "json"))
+		return print_all_json(options);
+	for (spec = option_table; spec->name; spec++) {
+		if (!is_configurable(spec))
+			continue;
+		option_shown(options, spec, &text, &source);
+		if (!text && spec->kind == OPTION_FLAG)
+			text = "no";
+		printf("%-20s = %-14s # %s\n", spec->name, text ? text : "",
+		       text ? source : "not set");
+	}
+	return 0;
+}
