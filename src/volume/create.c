@@ -13,8 +13,7 @@ static int check_sizes(struct store *store, uint64_t size, uint32_t chunk_size)
 {
 	char least[UNITS_TEXT], most[UNITS_TEXT];
 
-	if (chunk_size < CHUNK_SIZE_MIN || chunk_size > CHUNK_SIZE_MAX ||
-	    (chunk_size & (chunk_size - 1)) != 0) {
+	if (!chunk_size_is_valid(chunk_size)) {
 		log_error("%s: a chunk size must be a power of two from %s to %s",
 			  store->place, size_format(CHUNK_SIZE_MIN, least),
 			  size_format(CHUNK_SIZE_MAX, most));
