@@ -52,7 +52,6 @@ PROBES = {
     'fuse': _has_fuse,
     'loop': _has_loop,
     'tmpfs': _can_mount_tmpfs,
-    'long': lambda: LONG,
 }
 _known = {}
 
@@ -74,6 +73,12 @@ def require(*what):
         if w in PROBES:
             raise unittest.SkipTest('needs ' + w)
         raise AssertionError(w + ' is not installed (contrib/check.sh installs it)')
+
+
+def long_test(test):
+    """Marks a test for contrib/check.sh --long; elsewhere it does not exist."""
+    test.only_long = True
+    return test
 
 
 # ---- waiting, always bounded ----------------------------------------------------
@@ -123,6 +128,8 @@ class World(unittest.TestCase):
         self.env = dict(os.environ, OBJMAP_RUNTIME_DIR=self.dir + '/run',
                         XDG_STATE_HOME=self.dir + '/state', HOME=self.dir,
                         OBJMAP_STATE=self.dir + '/state', LC_ALL='C.UTF-8')
+        # HOME is the test's own, but a MinIO once built is kept for all.
+        self.env.setdefault('XDG_CACHE_HOME', os.path.expanduser('~/.cache'))
         for name in ('LISTEN_FDS', 'LISTEN_PID', 'NOTIFY_SOCKET'):
             self.env.pop(name, None)
         self.pids = []
@@ -185,6 +192,17 @@ class World(unittest.TestCase):
 
 # ---- the closing line -----------------------------------------------------------------
 
+def _in_this_tier(suite):
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from _in_this_tier(test)
+        else:
+            method = getattr(test, getattr(test, '_testMethodName', ''), None)
+            if LONG or not (getattr(method, 'only_long', False) or
+                            getattr(type(test), 'only_long', False)):
+                yield test
+
+
 class _Result(unittest.TextTestResult):
     def __init__(self, *args):
         super().__init__(*args)
@@ -204,7 +222,8 @@ def main():
         loader.loadTestsFromModule(module)
     print('seed %d (OBJMAP_SEED)' % SEED)
     result = unittest.TextTestRunner(stream=sys.stdout, verbosity=2,
-                                     resultclass=_Result).run(tests)
+                                     resultclass=_Result).run(
+                                         unittest.TestSuite(_in_this_tier(tests)))
     failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
     skipped = len(result.skipped) + len(result.expectedFailures)
     print('suite: %d passed, %d failed, %d skipped' % (result.passed, failed, skipped))
