@@ -12,6 +12,7 @@
 
 #include "backends/store/store.h"
 #include "src/random.h"
+#include "src/stage/iov.h"
 
 #define LEVELS 16	/* one in four goes up: enough for 4^16 keys */
 
@@ -57,8 +58,6 @@ static void object_put(struct object *object)
 static struct object *object_new(const struct store_request *request)
 {
 	struct object *object = malloc(sizeof(*object) + request->count);
-	char *end;
-	unsigned int i;
 
 	if (!object)
 		return NULL;
@@ -74,12 +73,7 @@ static struct object *object_new(const struct store_request *request)
 		}
 		memcpy(object->metadata, request->metadata, sizeof(*object->metadata));
 	}
-	for (i = 0, end = object->content; i < request->nr_iov; i++) {
-		if (!request->iov[i].iov_len)
-			continue;
-		memcpy(end, request->iov[i].iov_base, request->iov[i].iov_len);
-		end += request->iov[i].iov_len;
-	}
+	iov_copy_out(request->iov, request->nr_iov, 0, object->content, request->count);
 	return object;
 }
 
@@ -167,24 +161,6 @@ static void list_remove(struct node *node, struct node *before[LEVELS])
 
 /* ---- operations ----------------------------------------------------------------- */
 
-/* Copies @count bytes from @offset of @object into the request's iov. */
-static void copy_out(const struct object *object, uint64_t offset, uint64_t count,
-		     struct store_request *request)
-{
-	const char *from = object->content + offset;
-	uint64_t part;
-	unsigned int i;
-
-	for (i = 0; count > 0; i++) {
-		part = request->iov[i].iov_len < count ? request->iov[i].iov_len : count;
-		if (!part)
-			continue;
-		memcpy(request->iov[i].iov_base, from, part);
-		from += part;
-		count -= part;
-	}
-}
-
 static enum store_outcome mem_get(struct objects *objects, struct store_request *request)
 {
 	struct store_reply *reply = &request->reply;
@@ -218,7 +194,8 @@ static enum store_outcome mem_get(struct objects *objects, struct store_request 
 		reply->error = -ERANGE;
 		outcome = STORE_FAILED;
 	} else {
-		copy_out(object, request->offset, reply->count, request);
+		iov_copy_in(request->iov, request->nr_iov, 0,
+			    object->content + request->offset, reply->count);
 	}
 	if (outcome != STORE_DONE)
 		reply->count = 0;

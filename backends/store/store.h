@@ -90,7 +90,8 @@ int store_metadata_find(const struct store_metadata *metadata,
 struct store_entry {		/* of a listing */
 	char *key;		/* multipart uploads: the object's key */
 	char *upload;		/* list_uploads only, else NULL */
-	uint64_t size;		/* bytes */
+	uint64_t size;		/* bytes of content; dir: of the file, which
+				 * holds the metadata and a trailer too */
 	uint64_t last_modified;	/* seconds since 1970 by the store's clock */
 };
 

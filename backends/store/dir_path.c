@@ -1,0 +1,146 @@
+/* dir_path.c: finding keys below the root and never beside it.
+ *
+ * The doorway refused keys with "..", but a symbolic link could still lead
+ * away; so none is followed. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "backends/store/dir.h"
+
+static int open_step(int folder, const char *name, int flags)
+{
+	int fd = openat(folder, name, flags | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* The way without openat2(2): Linux before 5.6, or a sandbox that denies it. */
+static int beneath_walk(int root, const char *path, int flags)
+{
+	char name[STORE_KEY_MAX];
+	const char *slash;
+	int folder = root, fd;
+
+	for (; (slash = strchr(path, '/')); path = slash + 1) {
+		memcpy(name, path, (size_t)(slash - path));
+		name[slash - path] = 0;
+		fd = open_step(folder, name, O_PATH | O_DIRECTORY);
+		if (folder != root)
+			close(folder);
+		if (fd < 0)
+			return fd;
+		folder = fd;
+	}
+	fd = open_step(folder, path, flags);
+	if (folder != root)
+		close(folder);
+	return fd;
+}
+
+int beneath_open(int root, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(flags | O_CLOEXEC),
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+	int fd;
+
+	do {
+		fd = (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+	} while (fd < 0 && errno == EINTR);
+	if (fd >= 0)
+		return fd;
+	/* EAGAIN: a rename elsewhere made the kernel unsure; the walk is sure. */
+	if (errno == ENOSYS || errno == EPERM || errno == EAGAIN)
+		return beneath_walk(root, path, flags);
+	return -errno;
+}
+
+/* Makes one folder and its name durable.  That of a folder somebody else just
+ * made is, too, before anything in it is: file systems log in order. */
+static int make_folder(int parent, const char *name)
+{
+	if (mkdirat(parent, name, 0777) < 0 && errno != EEXIST)
+		return -errno;
+	return fsync(parent) < 0 ? -errno : 0;
+}
+
+static int make_folders(int root, char *path)
+{
+	char *name = path, *slash;
+	int parent = root, fd = -1, error;
+
+	for (;; name = slash + 1) {
+		slash = strchr(name, '/');
+		if (slash)
+			*slash = 0;
+		error = make_folder(parent, name);
+		fd = error ? error : open_step(parent, name, O_RDONLY | O_DIRECTORY);
+		if (parent != root)
+			close(parent);
+		if (fd < 0 || !slash)
+			return fd;
+		parent = fd;
+	}
+}
+
+int parent_open(int root, const char *key, bool create, const char **name)
+{
+	const char *slash = strrchr(key, '/');
+	char path[STORE_KEY_MAX];
+	int fd;
+
+	*name = slash ? slash + 1 : key;
+	if (!slash)
+		return beneath_open(root, ".", O_RDONLY | O_DIRECTORY);
+	memcpy(path, key, (size_t)(slash - key));
+	path[slash - key] = 0;
+	fd = beneath_open(root, path, O_RDONLY | O_DIRECTORY);
+	return fd == -ENOENT && create ? make_folders(root, path) : fd;
+}
+
+bool key_is_reserved(const char *key)
+{
+	/* Where a volume is a file system's top folder, fsck keeps one there. */
+	static const char *const reserved[] = { DIR_OWN, "lost+found" };
+	size_t i, length;
+
+	for (i = 0; i < sizeof(reserved) / sizeof(reserved[0]); i++) {
+		length = strlen(reserved[i]);
+		if (strncmp(key, reserved[i], length) == 0 &&
+		    (key[length] == 0 || key[length] == '/'))
+			return true;
+	}
+	return false;
+}
+
+/* Locks, rename and fsync of these are another machine's word.  FUSE is one of
+ * them because nobody can tell sshfs or a mounted bucket from a local one. */
+bool is_on_network(int fd, const char **name)
+{
+	static const struct { uint32_t magic; const char *name; } kinds[] = {
+		{ 0x6969, "NFS" }, { 0xff534d42, "CIFS" }, { 0xfe534d42, "SMB" },
+		{ 0x517b, "SMB" }, { 0x00c36400, "Ceph" }, { 0x01021997, "9P" },
+		{ 0x5346414f, "AFS" }, { 0x6b414653, "AFS" }, { 0x73757245, "Coda" },
+		{ 0x0bd00bd0, "Lustre" }, { 0x65735546, "FUSE" },
+	};
+	struct statfs fs;
+	size_t i;
+
+	if (fstatfs(fd, &fs) < 0)
+		return false;
+	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		if (kinds[i].magic != (uint32_t)fs.f_type)
+			continue;
+		*name = kinds[i].name;
+		return true;
+	}
+	return false;
+}
