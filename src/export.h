@@ -16,6 +16,7 @@ struct export_options {
 	unsigned int max_requests;	/* doorway's limits; 0: default */
 	uint64_t max_bytes;
 	uint32_t block_size;		/* preferred block size told to clients; 0: the stage's */
+	const char *description;	/* NULL: the place */
 	struct store_open_options store;
 	struct volume_options volume;	/* writable is set by read_only */
 };

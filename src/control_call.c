@@ -1,0 +1,206 @@
+/* control_call.c: a verb's side of the control socket. */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "src/clock.h"
+#include "src/control.h"
+#include "src/log.h"
+#include "src/where.h"
+
+#define MAX_REPLY (16u << 20)	/* bytes of a line */
+
+struct reader {
+	int fd;
+	char *text;
+	size_t length, room;
+	uint64_t end;		/* clock_now(); UINT64_MAX: none */
+};
+
+static int connect_to(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd, error;
+
+	if (strlen(path) >= sizeof(address.sun_path))
+		return -ENOENT;
+	strcpy(address.sun_path, path);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	if (connect(fd, (const void *)&address, sizeof(address)) < 0) {
+		error = -errno;
+		close(fd);
+		return error;
+	}
+	return fd;
+}
+
+static int send_request(int fd, const json_t *request)
+{
+	char *text = json_dumps(request, JSON_COMPACT);
+	size_t length, sent = 0;
+	int error = 0;
+
+	if (!text)
+		return -ENOMEM;
+	length = strlen(text);
+	text[length++] = '\n';
+	while (sent < length && !error) {
+		ssize_t n = send(fd, text + sent, length - sent, MSG_NOSIGNAL);
+
+		if (n > 0)
+			sent += (size_t)n;
+		else if (errno != EINTR)
+			error = -errno;
+	}
+	free(text);
+	return error;
+}
+
+static int wait_readable(const struct reader *reader)
+{
+	struct pollfd wait = { .fd = reader->fd, .events = POLLIN };
+	uint64_t now = clock_now();
+	int timeout = -1, n;
+
+	if (reader->end != UINT64_MAX) {
+		if (now >= reader->end)
+			return -ETIMEDOUT;
+		timeout = reader->end - now > 3600 * CLOCK_SECOND ? 3600000 :
+			  (int)((reader->end - now) / CLOCK_MS) + 1;
+	}
+	n = poll(&wait, 1, timeout);
+	return n < 0 && errno != EINTR ? -errno : 0;
+}
+
+/* The next line as JSON, a new reference. */
+static int read_line(struct reader *reader, json_t **line)
+{
+	char *newline;
+	ssize_t n;
+	int error;
+
+	while (!(newline = reader->length ?
+		 memchr(reader->text, '\n', reader->length) : NULL)) {
+		if (reader->length == reader->room) {
+			size_t room = reader->room ? 2 * reader->room : 65536;
+			char *text = room > MAX_REPLY ? NULL :
+				     realloc(reader->text, room);
+
+			if (!text)
+				return -ENOMEM;
+			reader->text = text;
+			reader->room = room;
+		}
+		error = wait_readable(reader);
+		if (error)
+			return error;
+		n = recv(reader->fd, reader->text + reader->length,
+			 reader->room - reader->length, MSG_DONTWAIT);
+		if (n == 0)
+			return -ECONNRESET;
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
+			return -errno;
+		if (n > 0)
+			reader->length += (size_t)n;
+	}
+	n = newline + 1 - reader->text;
+	*line = json_loadb(reader->text, (size_t)n, 0, NULL);
+	reader->length -= (size_t)n;
+	memmove(reader->text, newline + 1, reader->length);
+	return *line ? 0 : -EPROTO;
+}
+
+int control_call(const char *path, json_t *request, uint64_t timeout,
+		 control_told *told, void *context, json_t **reply)
+{
+	struct reader reader = { .end = UINT64_MAX };
+	json_t *line = NULL;
+	int error;
+
+	reader.fd = connect_to(path);
+	error = reader.fd < 0 ? reader.fd : send_request(reader.fd, request);
+	json_decref(request);
+	if (timeout != UINT64_MAX)
+		reader.end = clock_now() + timeout;
+	while (!error) {
+		json_t *progress;
+
+		error = read_line(&reader, &line);
+		if (error)
+			break;
+		progress = json_object_get(line, "progress");
+		if (!progress) {
+			*reply = line;
+			break;
+		}
+		if (told)
+			told(context, progress);
+		json_decref(line);
+	}
+	if (reader.fd >= 0)
+		close(reader.fd);
+	free(reader.text);
+	return error == -EPIPE ? -ECONNRESET : error;
+}
+
+int control_ask_writer(const uint8_t uuid[16], json_t *request, json_t **reply)
+{
+	char *path = control_of_volume(uuid);
+	const char *message = "no reason given";
+	json_t *answer = NULL;
+	int error, said = 0;
+
+	if (!path) {
+		json_decref(request);
+		return 1;
+	}
+	error = control_call(path, request, UINT64_MAX, NULL, NULL, &answer);
+	free(path);
+	if (error == -ECONNREFUSED || error == -ENOENT)
+		return 1;
+	if (error) {
+		log_error("the daemon that holds the volume: %s", strerror(-error));
+		return error;
+	}
+	json_unpack(answer, "{s:i, s?s}", "error", &said, "message", &message);
+	if (said)
+		log_error("%s", message);
+	if (!said && reply)
+		*reply = answer;
+	else
+		json_decref(answer);
+	return -said;
+}
+
+int control_each(void (*visit)(void *context, const char *path), void *context)
+{
+	const char *dir = runtime_dir();
+	struct dirent **names = NULL;
+	int nr = dir ? scandir(dir, &names, NULL, alphasort) : -1;
+
+	if (nr < 0)
+		return -EIO;
+	for (int i = 0; i < nr; i++) {
+		const char *name = names[i]->d_name;
+		char *path;
+
+		if (strlen(name) == 16 &&
+		    strspn(name, "0123456789abcdef") == 16 &&
+		    asprintf(&path, "%s/%s", dir, name) >= 0) {
+			visit(context, path);
+			free(path);
+		}
+		free(names[i]);
+	}
+	free(names);
+	return 0;
+}

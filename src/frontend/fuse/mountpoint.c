@@ -1,0 +1,161 @@
+/* mountpoint.c: looks at, frees and unmounts the path of a FUSE file.
+ *
+ * A dead mount answers every look at it with ENOTCONN, so /proc/self/mounts
+ * says what is there and the path itself is touched last. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <mntent.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "src/frontend/fuse/mountpoint.h"
+#include "src/log.h"
+
+#define FUSE_TYPE "fuse.objmap"
+
+extern char **environ;
+
+/* 0: nothing is mounted on @path; 1: a mount of objmap; 2: something else.
+ * The topmost counts, which is the last line. */
+static int mounted(const char *path)
+{
+	FILE *table = setmntent("/proc/self/mounts", "re");
+	struct mntent entry;
+	char line[8192];
+	int found = 0;
+
+	while (table && getmntent_r(table, &entry, line, sizeof(line)))
+		if (strcmp(entry.mnt_dir, path) == 0)
+			found = strcmp(entry.mnt_type, FUSE_TYPE) == 0 ? 1 : 2;
+	if (table)
+		endmntent(table);
+	return found;
+}
+
+enum mountpoint_state mountpoint_look(const char *path)
+{
+	struct stat st;
+
+	switch (mounted(path)) {
+	case 0:
+		return MOUNTPOINT_FREE;
+	case 1:
+		return stat(path, &st) < 0 && errno == ENOTCONN ?
+		       MOUNTPOINT_DEAD : MOUNTPOINT_LIVE;
+	default:
+		return MOUNTPOINT_FOREIGN;
+	}
+}
+
+/* fusermount3 says why it failed on standard error only, so it stays quiet and
+ * the table of mounts is asked. */
+static int unmount_by_program(const char *path, bool lazy)
+{
+	const char *argv[] = { "fusermount3", lazy ? "-uqz" : "-uq", "--", path,
+			       NULL };
+	posix_spawn_file_actions_t actions;
+	int status = 0, error;
+	pid_t pid;
+
+	error = posix_spawn_file_actions_init(&actions);
+	if (error)
+		return -error;
+	error = posix_spawn_file_actions_addopen(&actions, STDERR_FILENO,
+						 "/dev/null", O_WRONLY, 0);
+	if (!error)
+		error = posix_spawnp(&pid, argv[0], &actions, NULL,
+				     (char *const *)argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	if (error)
+		return -error;
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return 0;
+	return mounted(path) ? -EBUSY : 0;
+}
+
+int mountpoint_unmount(const char *path, bool lazy)
+{
+	if (geteuid() != 0)
+		return unmount_by_program(path, lazy);
+	if (umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0)
+		return -errno;
+	return 0;
+}
+
+int mountpoint_clean(const char *path)
+{
+	int nr = 0, error;
+
+	while (mountpoint_look(path) == MOUNTPOINT_DEAD) {
+		error = mountpoint_unmount(path, true);
+		if (error) {
+			log_error("%s: a mount whose daemon has gone is left there and cannot be taken away: %s",
+				  path, strerror(-error));
+			return error;
+		}
+		nr++;
+	}
+	return nr;
+}
+
+static bool may_mount(void)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2] = { 0 };
+
+	if (syscall(SYS_capget, &header, data) < 0)
+		return false;
+	return data[CAP_SYS_ADMIN / 32].effective & (1u << (CAP_SYS_ADMIN % 32));
+}
+
+static bool on_path(const char *program)
+{
+	const char *path = getenv("PATH");
+	char *copy = strdup(path ? path : "/usr/bin:/bin"), *save = NULL;
+	char name[4096];
+	bool found = false;
+
+	for (char *dir = copy ? strtok_r(copy, ":", &save) : NULL; dir && !found;
+	     dir = strtok_r(NULL, ":", &save)) {
+		snprintf(name, sizeof(name), "%s/%s", dir, program);
+		found = access(name, X_OK) == 0;
+	}
+	free(copy);
+	return found;
+}
+
+int mountpoint_can_fuse(const char *path, const char *place)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	const char *cause = NULL;
+	int error = -EPERM;
+
+	if (fd < 0 && (errno == EACCES || errno == EPERM)) {
+		cause = "no right to open /dev/fuse";
+	} else if (fd < 0) {
+		cause = errno == ENOENT ? "there is no /dev/fuse (modprobe fuse)" :
+					  "the kernel has no FUSE";
+		error = -ENODEV;
+	} else if (geteuid() == 0 && !may_mount()) {
+		cause = "root has no right to mount here (CAP_SYS_ADMIN)";
+	} else if (geteuid() != 0 && !on_path("fusermount3")) {
+		cause = "fusermount3 is not installed, and only root can mount without it";
+	}
+	if (fd >= 0)
+		close(fd);
+	if (!cause)
+		return 0;
+	log_error("%s: cannot be mounted as a file: %s; without FUSE: objmap mount '%s' 'nbd+unix:///?socket=%s'",
+		  path, cause, place, path);
+	return error;
+}

@@ -1,0 +1,29 @@
+/* mountpoint.h: the path a FUSE file is mounted on, as the kernel sees it. */
+#ifndef OBJMAP_FUSE_MOUNTPOINT_H
+#define OBJMAP_FUSE_MOUNTPOINT_H
+
+#include <stdbool.h>
+
+enum mountpoint_state {
+	MOUNTPOINT_FREE,	/* nothing is mounted there */
+	MOUNTPOINT_LIVE,	/* a mount of objmap */
+	MOUNTPOINT_DEAD,	/* one whose daemon has gone */
+	MOUNTPOINT_FOREIGN,	/* something else */
+};
+
+/* What is mounted on @path (canonical: no symbolic link, no "..").  Does not
+ * wait for a daemon that hangs, unless a mount of objmap is there. */
+enum mountpoint_state mountpoint_look(const char *path);
+
+/* Unmounts @path, through fusermount3 where this process is not root.  @lazy:
+ * users keep what they have open.  0, -EBUSY, or another -errno; not logged. */
+int mountpoint_unmount(const char *path, bool lazy);
+
+/* Takes dead mounts of objmap off @path.  Returns how many; -errno, logged. */
+int mountpoint_clean(const char *path);
+
+/* Whether this process can mount by FUSE: 0; or -ENODEV or -EPERM, logged with
+ * the cause and with what to type instead to serve @place. */
+int mountpoint_can_fuse(const char *path, const char *place);
+
+#endif
