@@ -1,0 +1,213 @@
+#!/bin/bash
+# Installs what the tests need, builds objmap, and tests it.
+#
+#   contrib/check.sh            what CI runs: about ten minutes on two cores
+#   contrib/check.sh --long     everything, sanitizers and valgrind included: hours
+#   contrib/check.sh --no-install ...    leaves the machine's packages alone
+#   contrib/check.sh --only WORD ...     suites whose name has WORD in it
+#
+# Builds and logs go to build-check (or $CHECK_DIR).  Ends with one line of true
+# counts over all suites, and status 0 only if nothing failed.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+top=$PWD
+
+long=0 install=1 only=
+while [ $# -gt 0 ]; do
+	case $1 in
+	--long) long=1 ;;
+	--no-install) install=0 ;;
+	--only) only=${2:?--only needs a word}; shift ;;
+	*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	esac
+	shift
+done
+dir=${CHECK_DIR:-$top/build-check}
+jobs=$(nproc)
+results=$dir/results logs=$dir/logs
+rm -rf "$results" "$logs"
+mkdir -p "$results" "$logs"
+[ "$long" = 0 ] || export OBJMAP_LONG=1
+
+# What the program needs, then what the tests do with it.
+packages="autoconf automake libtool pkg-config make gcc libc6-dev
+ libcurl4-openssl-dev libssl-dev libxml2-dev libjansson-dev libfuse3-dev fuse3
+ libcriterion-dev libnbd-dev libnbd-bin python3 python3-libnbd nbdfuse nbdkit
+ nbd-client qemu-utils fio clang lld llvm e2fsprogs xfsprogs mount util-linux
+ openssl gnutls-bin bash-completion man-db mandoc groff-base libs3-dev
+ curl ca-certificates git xz-utils procps"
+[ "$long" = 0 ] || packages="$packages valgrind lcov"
+
+# ---- suites ---------------------------------------------------------------------
+
+# suite NAME SECONDS COMMAND...: runs it with its output in logs/NAME, and keeps
+# its counts in results/NAME.  A command that tells no counts is one test.
+suite() {
+	local name=$1 seconds=$2 log=$logs/$1 status passed failed skipped begin=$SECONDS
+	shift 2
+	case $name in *"$only"*) ;; *) return 0 ;; esac
+	timeout -k 10 "$seconds" "$@" >"$log" 2>&1 </dev/null
+	status=$?
+	read -r passed failed skipped < <(counts "$log" "$status")
+	echo "$passed $failed $skipped $((SECONDS - begin))" >"$results/$name"
+	[ "$status" != 124 ] || echo "(ended after $seconds seconds)" >>"$log"
+	printf '%-34s %4d passed %4d failed %4d skipped %5d s\n' \
+		"$name" "$passed" "$failed" "$skipped" "$((SECONDS - begin))"
+	if [ "$failed" != 0 ]; then
+		sed "s/^/    /" "$log" | tail -n 60
+	fi
+}
+
+# counts LOG STATUS: passed, failed and skipped by what the runner printed last.
+counts() {
+	awk -v status="$2" '
+		/^suite: [0-9]+ passed/ { p = $2; f = $4; s = $6; told = 1 }
+		/Synthesis: Tested:/ {
+			gsub(/[^0-9 ]/, " ")
+			n = split($0, v, " ")
+			# tested, passing, failing, crashing
+			p += v[n - 2]; f += v[n - 1] + v[n]; told = 1
+		}
+		END {
+			if (!told) { p = (status == 0); f = (status != 0) }
+			else if (status != 0 && f == 0) f = 1
+			print p + 0, f + 0, s + 0
+		}' "$1"
+}
+
+# Runs the functions and suites given to it, as many at once as there are cores.
+together() {
+	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+	"$@" &
+}
+
+# ---- building -----------------------------------------------------------------------
+
+build() {	# NAME CONFIGURE-ARGUMENTS...
+	local b=$dir/$1
+	shift
+	mkdir -p "$b" && cd "$b" &&
+	{ [ -f Makefile ] || "$top/configure" --enable-werror "$@"; } &&
+	make -j"$jobs" all && make -j"$jobs" check TESTS=
+}
+wanted() { case $1 in *"$only"*) return 0 ;; *) return 1 ;; esac; }
+
+begin=$SECONDS
+if [ "$install" = 1 ]; then
+	sudo=
+	[ "$(id -u)" = 0 ] || sudo=sudo
+	missing=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' $packages 2>/dev/null |
+		awk '$1 == "ii" { print $2 }' | sort | comm -13 - <(printf '%s\n' $packages | sort))
+	if [ -n "$missing" ]; then
+		$sudo apt-get update -q >"$logs/install" 2>&1
+		if ! $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y \
+			--no-install-recommends $missing >>"$logs/install" 2>&1; then
+			tail -n 20 "$logs/install"
+			echo "check.sh: the packages could not be installed; see $logs/install"
+			exit 1
+		fi
+	fi
+	echo "packages $((SECONDS - begin)) s"
+fi
+[ -x configure ] && [ configure -nt configure.ac ] ||
+	autoreconf -fi >"$logs/autoreconf" 2>&1 || { cat "$logs/autoreconf"; exit 1; }
+
+# The clang build is the fuzzers': it proves the warnings of both compilers.
+sanitized='-O1 -g'
+only_builds=$only; only=
+suite build-gcc 900 bash -c "$(declare -f build); $(declare -p dir top jobs); build gcc"
+suite build-asan 900 bash -c "$(declare -f build); $(declare -p dir top jobs); build asan \
+	--disable-static --enable-sanitizer=address,undefined CFLAGS='$sanitized'"
+suite build-tsan 900 bash -c "$(declare -f build); $(declare -p dir top jobs); build tsan \
+	--disable-static --enable-sanitizer=thread CFLAGS='$sanitized'"
+suite build-clang-fuzz 900 bash -c "$(declare -f build); $(declare -p dir top jobs); build clang \
+	--disable-static --enable-fuzzing --enable-sanitizer=address,undefined CC=clang CFLAGS='$sanitized'"
+only=$only_builds
+echo "builds $((SECONDS - begin)) s"
+
+# ---- the suites themselves -------------------------------------------------------------
+
+export OBJMAP=$dir/gcc/objmap OBJMAP_BUILD=$dir/gcc
+python=/usr/bin/python3	# Debian's: it has the nbd module
+limit=400
+[ "$long" = 0 ] || limit=7200
+
+# A sanitizer's report is a file: a leak does not always fail the process.
+sanitized() {
+	local reports
+	reports=$(mktemp -d)
+	export ASAN_OPTIONS=log_path=$reports/asan:detect_leaks=1:abort_on_error=0
+	export UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1
+	export TSAN_OPTIONS=log_path=$reports/tsan:second_deadlock_stack=1
+	"$@"
+	local status=$?
+	if [ -n "$(ls -A "$reports")" ]; then
+		cat "$reports"/*
+		status=99
+	fi
+	rm -rf "$reports"
+	return $status
+}
+# The proof that the above can fail: a program that leaks must leave a report.
+leak_is_seen() {
+	sanitized "$1" >/dev/null 2>&1
+	[ $? = 99 ]
+}
+race() { sanitized setarch -R "$@"; }
+export -f sanitized leak_is_seen race
+
+unit_programs() { (cd "$1" && find tests -type f -name 'test-*' -perm -u+x ! -name '*.*' ! -path '*/.libs/*' | sort); }
+
+for t in $(unit_programs "$dir/gcc"); do
+	together suite "unit $(basename "$t")" $limit "$dir/gcc/$t" --jobs 2
+done
+wait
+for t in $(unit_programs "$dir/asan"); do
+	together suite "asan $(basename "$t")" $limit bash -c 'sanitized "$@"' - "$dir/asan/$t" --jobs 2
+done
+[ ! -x "$dir/asan/tests/leak-canary" ] ||
+	together suite "asan leak-is-seen" 60 bash -c 'leak_is_seen "$@"' - "$dir/asan/tests/leak-canary"
+for t in $(cd "$dir/tsan" && find tests -type f -name 'race-*' -perm -u+x ! -name '*.*' ! -path '*/.libs/*' | sort); do
+	together suite "tsan $(basename "$t")" $limit bash -c 'race "$@"' - "$dir/tsan/$t"
+done
+wait
+for t in tests/*/test_*.py minio-test/test_*.py; do
+	together suite "clients $(basename "$t" .py)" $limit $python "$t"
+done
+seconds=20
+[ "$long" = 0 ] || seconds=3600
+together suite "walk volume" $((seconds + 120)) "$dir/gcc/tests/volume/walk-volume" --seconds $seconds
+wait
+rounds=40
+[ "$long" = 0 ] || rounds=1000
+together suite "crash" $((limit * 2)) $python tests/crash --rounds $rounds
+seconds=10
+[ "$long" = 0 ] || seconds=600
+for t in "$dir"/clang/tests/fuzz/fuzz-*; do
+	case $t in *.*) continue ;; esac
+	[ -f "$t" ] && [ -x "$t" ] || continue
+	together suite "fuzz $(basename "$t")" $((seconds + 120)) tests/fuzz/run "$t" $seconds
+done
+wait
+suite "dist" 600 contrib/check-dist "$dir/gcc"
+if [ "$long" = 1 ]; then
+	for t in tests/*/test_*.py; do
+		suite "asan clients $(basename "$t" .py)" $limit env OBJMAP="$dir/asan/objmap" \
+			OBJMAP_BUILD="$dir/asan" bash -c 'sanitized "$@"' - $python "$t"
+	done
+	suite "distcheck" 3600 make -C "$dir/gcc" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror
+	suite "valgrind mount" 900 tests/valgrind "$dir/gcc"
+fi
+
+# ---- what came of it -------------------------------------------------------------------------
+
+awk '{ p += $1; f += $2; s += $3 } END {
+	printf "%d passed, %d failed, %d skipped\n", p, f, s
+	exit f > 0 || p == 0
+}' "$results"/* >"$dir/closing"
+status=$?
+grep -hE '(\.\.\. |^)skipped' "$logs"/* | sort | uniq -c
+[ $status = 0 ] || { echo "failed:"; cd "$results" && awk '$2 > 0 { print "    " FILENAME }' *; }
+echo "minutes $(((SECONDS - begin) / 60)):$(printf %02d $(((SECONDS - begin) % 60)))"
+cat "$dir/closing"
+exit $status

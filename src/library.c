@@ -1,0 +1,98 @@
+/* library.c: libobjmap: an export whose frontend is a C program. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "src/export.h"
+#include "src/objmap.h"
+#include "src/where.h"
+
+struct objmap {
+	struct export *export;
+	char *state;
+};
+
+int objmap_open(const char *text, unsigned int flags, struct objmap **device)
+{
+	struct export_options options = { 0 };
+	struct objmap *new;
+	struct place place;
+	int error;
+
+	if (flags & ~(unsigned int)(OBJMAP_READ_ONLY | OBJMAP_TAKE_OVER))
+		return -EINVAL;
+	error = place_parse(text, false, &place);
+	if (error)
+		return error;
+	new = calloc(1, sizeof(*new));
+	if (!new) {
+		error = -ENOMEM;
+		goto out;
+	}
+	options.read_only = flags & OBJMAP_READ_ONLY || place.snapshot;
+	options.volume.take_over = flags & OBJMAP_TAKE_OVER;
+	if (place.is_volume && !options.read_only) {
+		options.volume.runtime_dir = runtime_dir();
+		new->state = state_dir(NULL);
+		options.volume.state_dir = new->state;
+		if (!options.volume.runtime_dir || !new->state) {
+			error = -EACCES;
+			goto out;
+		}
+	}
+	error = export_open(&place, "", &options, &new->export);
+out:
+	place_free(&place);
+	if (error && new) {
+		free(new->state);
+		free(new);
+	} else if (!error) {
+		*device = new;
+	}
+	return error;
+}
+
+uint64_t objmap_size(const struct objmap *device)
+{
+	return stage_size(device->export->stage);
+}
+
+int objmap_pread(struct objmap *device, void *buffer, size_t count,
+		 uint64_t offset)
+{
+	return count ? stage_read(device->export->stage, buffer, count, offset, 0) : 0;
+}
+
+int objmap_pwrite(struct objmap *device, const void *buffer, size_t count,
+		  uint64_t offset)
+{
+	return count ? stage_write(device->export->stage, buffer, count, offset, 0) : 0;
+}
+
+int objmap_zero(struct objmap *device, uint64_t count, uint64_t offset)
+{
+	if (!count)
+		return 0;
+	return stage_zero(device->export->stage, count, offset, REQUEST_MAY_TRIM);
+}
+
+int objmap_trim(struct objmap *device, uint64_t count, uint64_t offset)
+{
+	return count ? stage_trim(device->export->stage, count, offset, 0) : 0;
+}
+
+int objmap_flush(struct objmap *device)
+{
+	return stage_flush(device->export->stage);
+}
+
+int objmap_close(struct objmap *device)
+{
+	int error;
+
+	export_drain(device->export);
+	error = device->export->read_only ? 0 : export_flush(device->export);
+	export_close(device->export);
+	free(device->state);
+	free(device);
+	return error;
+}
