@@ -152,6 +152,7 @@ const char *store_request_name(const struct store_request *request, char *text,
 		"GET", "PUT", "DELETE", "LIST", "PROBE", "LIST UPLOADS", "ABORT UPLOAD",
 	};
 	const char *verb = request->op < NR_STORE_OPS ? verbs[request->op] : "?";
+	char *c;
 
 	if (request->op != STORE_DELETE)
 		snprintf(text, size, "%s %s", verb, request->key ? request->key : "");
@@ -159,6 +160,9 @@ const char *store_request_name(const struct store_request *request, char *text,
 		snprintf(text, size, "%s %s", verb, request->keys[0]);
 	else
 		snprintf(text, size, "%s of %u keys", verb, request->nr_keys);
+	for (c = text; *c; c++)
+		if (is_control(*c))
+			*c = '?';
 	return text;
 }
 

@@ -1,0 +1,77 @@
+/* stores.c: opens the stores of the contract suite. */
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/store/stores.h"
+
+static const char *const names[NR_TESTED_STORES] = {
+	"mem", "dir", "mem behind delays", "dir behind delays",
+};
+
+static void must(bool good, const char *what)
+{
+	if (good)
+		return;
+	perror(what);
+	abort();
+}
+
+void make_folder_for_test(char path[64])
+{
+	const char *tmp = getenv("TMPDIR");
+
+	snprintf(path, 64, "%.40s/objmap-XXXXXX", tmp ? tmp : "/tmp");
+	must(mkdtemp(path) != NULL, path);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st, (void)type, (void)ftw;
+	return remove(path);
+}
+
+void remove_tree(const char *path)
+{
+	nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+struct store *open_dir_store(const char *path)
+{
+	const struct store_dir_options options = { .network_ok = true };
+	struct store *store;
+
+	must(store_dir_open("dir:test", path, &options, &store) == 0, path);
+	return store;
+}
+
+void tested_store_open(struct tested_store *tested, int which)
+{
+	memset(tested, 0, sizeof(*tested));
+	tested->name = names[which];
+	if (which == STORE_DIR || which == STORE_SLOW_DIR) {
+		make_folder_for_test(tested->path);
+		tested->store = open_dir_store(tested->path);
+		tested->other = open_dir_store(tested->path);
+	} else {
+		must(store_mem_open("mem:test", &tested->store) == 0, "mem");
+		must(store_mem_share(tested->store, &tested->other) == 0, "mem");
+	}
+	if (which != STORE_SLOW_MEM && which != STORE_SLOW_DIR)
+		return;
+	tested->fault = fault_open(tested->store);
+	tested->store = fault_client(tested->fault);
+	fault_schedule(tested->fault, 7, 300, 1 << FAULT_DELAY);
+}
+
+void tested_store_close(struct tested_store *tested)
+{
+	store_close(tested->store);
+	if (tested->fault)
+		fault_close(tested->fault);
+	store_close(tested->other);
+	if (tested->path[0])
+		remove_tree(tested->path);
+}
