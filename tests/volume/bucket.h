@@ -1,0 +1,30 @@
+/* bucket.h: a bucket in memory that behaves like S3, for the tests of volumes:
+ * several volumes under prefixes of their own, keys with one leading '/' from
+ * the top (gets only), tags that are the content's hash, so that the same bytes
+ * have the same tag again. */
+#ifndef OBJMAP_TESTS_BUCKET_H
+#define OBJMAP_TESTS_BUCKET_H
+
+#include "backends/store/store.h"
+
+struct bucket;
+
+struct bucket *bucket_open(void);
+/* All clients are closed. */
+void bucket_close(struct bucket *bucket);
+
+/* A handle for the volume under @prefix; NULL: no memory. */
+struct store *bucket_client(struct bucket *bucket, const char *prefix);
+
+/* How many keys begin with @prefix, which is from the top. */
+unsigned int bucket_count(struct bucket *bucket, const char *prefix);
+/* Takes the first object whose key begins with @prefix away; false: none. */
+bool bucket_lose(struct bucket *bucket, const char *prefix);
+
+/* From now on @seen is told, with the bucket locked, of every put and delete
+ * that was applied; @content is NULL for a delete. */
+typedef void bucket_seen(void *context, const char *key, const void *content,
+			 size_t count);
+void bucket_watch(struct bucket *bucket, bucket_seen *seen, void *context);
+
+#endif
