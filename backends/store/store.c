@@ -75,6 +75,12 @@ static bool key_is_good(const char *key)
 	}
 }
 
+/* What is read may lie outside the store's root: a clone's parent. */
+static bool get_key_is_good(const char *key)
+{
+	return key && key_is_good(*key == '/' ? key + 1 : key);
+}
+
 /* A prefix is the beginning of a key; the last component may be cut anywhere. */
 static bool prefix_is_good(const char *prefix)
 {
@@ -117,7 +123,7 @@ static bool check_request(const struct store_request *request)
 
 	switch (request->op) {
 	case STORE_GET:
-		return key_is_good(request->key) && iov_is_good(request) &&
+		return get_key_is_good(request->key) && iov_is_good(request) &&
 		       condition_is_good(request) &&
 		       !(request->whole && request->offset);
 	case STORE_PUT:

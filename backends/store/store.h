@@ -123,7 +123,9 @@ struct store_request {
 	uint64_t deadline;		/* clock_now() nanoseconds; 0: as the store's
 					 * retry_for says */
 	const char *key;		/* get, put, abort_upload; list: prefix.
-					 * Relative to the store's root */
+					 * Relative to the store's root; a get's
+					 * may begin with '/': from the top of the
+					 * bucket or file system (a clone's parent) */
 	const char *after;		/* list: keys after this one; NULL: all */
 	const char *upload;		/* abort_upload */
 	const char *const *keys;	/* delete: at most STORE_DELETE_MAX */

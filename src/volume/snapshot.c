@@ -16,7 +16,7 @@
 #include "src/volume/snapshot.h"
 #include "src/volume/volume.h"
 
-#define EDIT_TRIES  24			/* swaps lost in a row: about 15 s */
+#define EDIT_TRIES  14			/* swaps lost in a row: about 5 s */
 #define PAUSE_FIRST (4 * CLOCK_MS)
 #define PAUSE_MOST  CLOCK_SECOND
 
