@@ -152,11 +152,16 @@ int volume_delete(struct store *store, const struct claim_options *claim);
 
 struct gc_options {
 	uint32_t grace;		/* seconds; 0 where there are no readers */
-	bool dry_run;
+	bool dry_run;		/* count only, change nothing */
+	uint64_t memory;	/* bytes for what is reachable; more of it takes several
+				 * rounds; 0: 256 MiB */
 	void (*progress)(void *context, const char *what, uint64_t done,
-			 uint64_t total);
+			 uint64_t total);	/* total 0: not known */
 	void *context;
 };
+/* Deletes what nothing refers to, in two steps a grace period apart: condemn,
+ * then delete.  -EIO: something that is referred to is missing or damaged, and
+ * nothing was deleted.  -ESTALE: head moved on meanwhile; try again. */
 struct gc_result {
 	uint64_t listed, reachable, condemned, deleted, waiting, foreign;
 	uint64_t deleted_bytes;
