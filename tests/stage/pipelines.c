@@ -1,0 +1,149 @@
+/* pipelines.c: everything the contract suite runs over. */
+#include <limits.h>
+#include <stdio.h>
+
+#include "src/place.h"
+#include "tests/stage/contract.h"
+#include "tests/stage/fault_stage.h"
+
+#define ODD_SIZE  (6u * 1024 * 1024 + 12345)
+#define KIB	  1024u
+#define MIB	  (1024u * 1024)
+
+/* Puts a fault stage, chunked and arbitrary on top of *@stage. */
+static int stack(struct stage **stage, const struct fault_options *options)
+{
+	int error = fault_open(*stage, options, stage);
+
+	if (!error)
+		error = chunked_open(*stage, stage);
+	if (!error)
+		error = arbitrary_open(*stage, stage);
+	return error;
+}
+
+static int open_memory(const char *folder, struct stage **stage)
+{
+	return memory_open(ODD_SIZE, stage);
+}
+
+static int open_null(const char *folder, struct stage **stage)
+{
+	return null_open(ODD_SIZE, stage);
+}
+
+static int open_pattern(const char *folder, struct stage **stage)
+{
+	return pattern_open(ODD_SIZE, stage);
+}
+
+static int open_file(const char *folder, struct stage **stage)
+{
+	struct device_options options = { .create = true, .size = ODD_SIZE };
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/device", folder);
+	return file_open(path, &options, stage);
+}
+
+static int open_arbitrary_file(const char *folder, struct stage **stage)
+{
+	int error = open_file(folder, stage);
+
+	return error ? error : arbitrary_open(*stage, stage);
+}
+
+static int open_arbitrary_memory(const char *folder, struct stage **stage)
+{
+	int error = open_memory(folder, stage);
+
+	return error ? error : arbitrary_open(*stage, stage);
+}
+
+/* What a volume publishes, and at once. */
+static int open_units(const char *folder, struct stage **stage)
+{
+	static const struct fault_options options = {
+		.read_unit = 64 * KIB, .write_unit = MIB, .preferred = MIB,
+		.max_request = MIB,
+	};
+	int error = open_memory(folder, stage);
+
+	return error ? error : stack(stage, &options);
+}
+
+/* The same, slow and in any order, without native FUA. */
+static int open_units_slow(const char *folder, struct stage **stage)
+{
+	static const struct fault_options options = {
+		.seed = 1, .read_unit = 64 * KIB, .write_unit = MIB,
+		.preferred = MIB, .max_request = MIB, .nr_threads = 3,
+		.max_delay_us = 60, .clear_flags = STAGE_NATIVE_FUA,
+	};
+	int error = open_memory(folder, stage);
+
+	return error ? error : stack(stage, &options);
+}
+
+/* What an NBD server with 4 KiB blocks publishes. */
+static int open_blocks(const char *folder, struct stage **stage)
+{
+	static const struct fault_options options = {
+		.read_unit = 4096, .write_unit = 4096, .preferred = 128 * KIB,
+		.max_request = 512 * KIB,
+	};
+	int error = open_memory(folder, stage);
+
+	return error ? error : stack(stage, &options);
+}
+
+/* Frames to read, bytes to write. */
+static int open_frames(const char *folder, struct stage **stage)
+{
+	static const struct fault_options options = {
+		.seed = 2, .read_unit = 64 * KIB, .preferred = 256 * KIB,
+		.nr_threads = 2,
+	};
+	int error = open_memory(folder, stage);
+
+	return error ? error : stack(stage, &options);
+}
+
+/* No units, but short requests. */
+static int open_short(const char *folder, struct stage **stage)
+{
+	static const struct fault_options options = {
+		.seed = 3, .max_request = 64 * KIB, .nr_threads = 2,
+	};
+	int error = open_memory(folder, stage);
+
+	return error ? error : stack(stage, &options);
+}
+
+/* A last unit that is also the only one. */
+static int open_tiny(const char *folder, struct stage **stage)
+{
+	static const struct fault_options options = {
+		.read_unit = 64 * KIB, .write_unit = MIB, .preferred = MIB,
+		.max_request = MIB,
+	};
+	int error = memory_open(5001, stage);
+
+	return error ? error : stack(stage, &options);
+}
+
+const struct pipeline pipelines[] = {
+	{ "memory", open_memory },
+	{ "null", open_null, FORGETS },
+	{ "pattern", open_pattern, IS_PATTERN },
+	{ "file", open_file },
+	{ "arbitrary over memory", open_arbitrary_memory },
+	{ "arbitrary over file", open_arbitrary_file },
+	{ "arbitrary over chunks", open_units },
+	{ "arbitrary over slow chunks", open_units_slow },
+	{ "arbitrary over blocks", open_blocks },
+	{ "arbitrary over frames", open_frames },
+	{ "arbitrary over short requests", open_short },
+	{ "arbitrary over one part of a chunk", open_tiny },
+};
+const unsigned int nr_pipelines = sizeof(pipelines) / sizeof(pipelines[0]);
