@@ -29,17 +29,17 @@ int store_errno(enum store_outcome outcome, const struct store_reply *reply)
 
 /* ---- reading head ---------------------------------------------------------- */
 
-int head_read(struct store *store, struct stored_head *stored)
+int head_read_reply(struct store *store, struct stored_head *stored,
+		    struct store_reply *reply)
 {
 	struct format_fault fault = { 0 };
-	struct store_reply reply;
 	void *data = NULL;
 	size_t count = 0;
 	int error;
 
 	error = store_errno(store_get_object(store, KEY_HEAD, CAUSE_HEAD,
 					     HEAD_BYTES_MAX, &data, &count,
-					     &reply), &reply);
+					     reply), reply);
 	if (error == -EFBIG) {
 		log_error("%s: head is longer than any objmap writes: it is damaged",
 			  store->place);
@@ -58,8 +58,15 @@ int head_read(struct store *store, struct stored_head *stored)
 	else if (error)
 		log_error("%s: head is damaged at byte %zu: %s", store->place,
 			  fault.offset, fault.what);
-	memcpy(stored->tag, reply.tag, sizeof(stored->tag));
+	memcpy(stored->tag, reply->tag, sizeof(stored->tag));
 	return error;
+}
+
+int head_read(struct store *store, struct stored_head *stored)
+{
+	struct store_reply reply;
+
+	return head_read_reply(store, stored, &reply);
 }
 
 void head_pass_on(struct head *head, uint64_t writer)
@@ -93,22 +100,23 @@ static enum store_outcome head_put(struct store *store, const struct head *head,
 
 /* Waits a little longer each time; false when the store's patience is over. */
 struct patience {
-	uint64_t pause, end;	/* ns; clock_now() */
+	struct store *store;
+	uint64_t pause, began;	/* ns; clock_now() */
 };
 
 static struct patience patience_of(struct store *store)
 {
-	uint64_t retry_for = atomic_load(&store->retry_for), now = clock_now();
-
-	return (struct patience){ .pause = PAUSE_FIRST,
-		.end = retry_for > UINT64_MAX - now ? UINT64_MAX : now + retry_for };
+	return (struct patience){ .store = store, .pause = PAUSE_FIRST,
+				  .began = clock_now() };
 }
 
 static bool patience_wait(struct patience *patience)
 {
 	struct timespec t;
 
-	if (clock_now() + patience->pause > patience->end)
+	/* Read each time: closing shortens it for a swap that is under way. */
+	if (clock_now() - patience->began + patience->pause >
+	    atomic_load(&patience->store->retry_for))
 		return false;
 	t = (struct timespec){ .tv_sec = (time_t)(patience->pause / CLOCK_SECOND),
 			       .tv_nsec = (long)(patience->pause % CLOCK_SECOND) };

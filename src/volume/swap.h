@@ -53,6 +53,9 @@ int head_swap(struct swap *swap);
 /* GET head.  0, -ENOENT, -EBADMSG, -ENOTSUP or the store's error; logged,
  * except -ENOENT. */
 int head_read(struct store *store, struct stored_head *stored);
+/* The same; *@reply tells when it was written, and the store's clock. */
+int head_read_reply(struct store *store, struct stored_head *stored,
+		    struct store_reply *reply);
 
 /* Makes @next the head of a volume that is new; a tombstone is swapped on, and
  * @next then takes its history and an epoch above it.  -EEXIST (not logged):

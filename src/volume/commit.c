@@ -1,0 +1,340 @@
+/* commit.c: one commit: a number, uploads in parallel, one swap.
+ *
+ * Whoever has the turn runs one commit and no other runs meanwhile; so the image
+ * changes under the turn only.  An attempt that fails before its swap was sent
+ * is given up: its number is burnt, its objects are gc's.  One whose swap has
+ * no clear answer is kept: nothing conditional is sent before it is settled,
+ * one way or the other, by the next commit. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/clock.h"
+#include "src/log.h"
+#include "src/volume/engine.h"
+
+/* ---- the turn ----------------------------------------------------------------- */
+
+static void turn_take(struct volume *volume)
+{
+	pthread_mutex_lock(&volume->lock);
+	while (volume->turn.taken)
+		pthread_cond_wait(&volume->turn.free, &volume->lock);
+	volume->turn.taken = true;
+	pthread_mutex_unlock(&volume->lock);
+}
+
+static void turn_give(struct volume *volume)
+{
+	pthread_mutex_lock(&volume->lock);
+	volume->turn.taken = false;
+	volume->turn.bytes = 0;
+	pthread_cond_signal(&volume->turn.free);
+	pthread_mutex_unlock(&volume->lock);
+}
+
+static struct attempt *attempt_new(struct volume *volume,
+				   const struct commit_terms *terms)
+{
+	struct attempt *attempt = calloc(1, sizeof(*attempt));
+	struct turn *turn = &volume->turn;
+	struct head *next;
+
+	if (!attempt)
+		return NULL;
+	attempt->volume = volume;
+	attempt->priority = terms->priority;
+	attempt->swap.store = volume->store;
+	attempt->swap.by_writer = true;
+	attempt->swap.exclusive = volume->claim.exclusive;
+	pthread_mutex_lock(&volume->lock);
+	attempt->swap.base = volume->image;
+	if (turn->used < volume->image.head.epoch)
+		turn->used = volume->image.head.epoch;
+	attempt->epoch = ++turn->used;
+	pthread_mutex_unlock(&volume->lock);
+
+	next = &attempt->swap.next;
+	*next = attempt->swap.base.head;
+	next->epoch = attempt->epoch;
+	next->writer = volume->writer;
+	next->committed = (uint64_t)time(NULL);
+	if (terms->batch->sequence)
+		next->sequence = terms->batch->sequence;
+	if (terms->complete)
+		next->state = HEAD_LIVE;
+	return attempt;
+}
+
+void attempt_free(struct attempt *attempt)
+{
+	if (!attempt)
+		return;
+	free(attempt->changes.list);
+	free(attempt->replaced.objects);
+	free(attempt);
+}
+
+/* ---- settling ------------------------------------------------------------------- */
+
+/* @now is what head is. */
+static void take_image(struct volume *volume, struct attempt *attempt,
+		       const struct stored_head *now)
+{
+	pthread_mutex_lock(&volume->lock);
+	volume->image = *now;
+	atomic_store(&volume->stage.size, now->head.size);
+	volume->turn.nr_commits++;
+	volume->turn.last = clock_now();
+	reap_queue_add(volume, &attempt->replaced);
+	pthread_mutex_unlock(&volume->lock);
+}
+
+/* Sends the swap, or asks what became of it.  0: committed.  -ESTALE: fenced.
+ * Another error: it is kept as unsettled. */
+static int attempt_settle(struct volume *volume, struct attempt *attempt)
+{
+	struct stored_head ours;
+	int error = head_swap(&attempt->swap);
+
+	switch (error) {
+	case 0:
+		take_image(volume, attempt, &attempt->swap.base);
+		break;
+	case -EALREADY:		/* it was ours, but is somebody else's by now */
+		ours = attempt->swap.base;
+		ours.head = attempt->swap.next;
+		take_image(volume, attempt, &ours);
+		volume_fence(volume, &attempt->swap.base);
+		error = 0;
+		break;
+	case -ESTALE:
+		volume_fence(volume, &attempt->swap.base);
+		break;
+	default:
+		pthread_mutex_lock(&volume->lock);
+		volume->turn.unsettled = attempt;
+		pthread_mutex_unlock(&volume->lock);
+		return error;
+	}
+	attempt_free(attempt);
+	return error;
+}
+
+/* Whether the attempt that was left unsettled came through matters to nobody any
+ * more: its data went back to the table, and will be committed again. */
+static int settle_leftover(struct volume *volume)
+{
+	struct attempt *attempt = volume->turn.unsettled;
+
+	if (!attempt)
+		return 0;
+	pthread_mutex_lock(&volume->lock);
+	volume->turn.unsettled = NULL;
+	pthread_mutex_unlock(&volume->lock);
+	return attempt_settle(volume, attempt);
+}
+
+/* ---- uploading -------------------------------------------------------------------- */
+
+static int put_chunk(struct attempt *attempt, uint32_t chunk, const void *data,
+		     bool owned)
+{
+	struct volume *volume = attempt->volume;
+	char frames[FRAMES_TEXT_MAX], uuid[37], key[VOLUME_KEY_MAX];
+	struct store_metadata metadata = { 0 };
+	struct frame_table table;
+	struct ref ref = { .epoch = attempt->epoch, .writer = volume->writer,
+			   .stored = volume->chunk_size };
+	int error;
+
+	frame_table_fill(&table, data, volume->chunk_size, volume->frame_size);
+	frame_table_format(&table, frames);
+	uuid_format(attempt->swap.base.head.uuid, uuid);
+	ref.crc = frame_table_crc(&table);
+	error = store_metadata_add(&metadata, METADATA_VOLUME, uuid);
+	if (!error)
+		error = store_metadata_add(&metadata, METADATA_FRAMES, frames);
+	if (!error)
+		error = changes_add(&attempt->changes, chunk, 1, &ref);
+	if (error) {
+		if (owned)
+			free((void *)(uintptr_t)data);
+		return error;
+	}
+	key_chunk(key, chunk, ref.epoch, ref.writer);
+	return upload_put(&volume->uploads, CAUSE_PUSH, key, data, volume->chunk_size,
+			  owned, &metadata);
+}
+
+/* Whether all of @item is holes already, as far as is known without waiting. */
+static bool is_hole_already(struct volume *volume, const struct head *head,
+			    const struct commit_item *item)
+{
+	struct map_find find = { .chunk = item->chunk };
+	bool hole;
+
+	pthread_mutex_lock(&volume->lock);
+	hole = map_look(volume, head, &find, NULL) == 0 && ref_is_hole(&find.ref) &&
+	       find.run >= item->nr_chunks;
+	pthread_mutex_unlock(&volume->lock);
+	return hole;
+}
+
+static int put_item(struct attempt *attempt, const struct commit_item *item,
+		    uint32_t nr_chunks)
+{
+	static const struct ref hole;
+	struct commit_item cut = *item;
+
+	if (nr_chunks - cut.chunk < cut.nr_chunks)
+		cut.nr_chunks = nr_chunks - cut.chunk;
+	if (cut.data)
+		return put_chunk(attempt, cut.chunk, cut.data, false);
+	if (is_hole_already(attempt->volume, &attempt->swap.next, &cut))
+		return 0;
+	return changes_add(&attempt->changes, cut.chunk, cut.nr_chunks, &hole);
+}
+
+/* All chunks of @batch below the end; @tail is the last one's, when it is cut. */
+static int put_chunks(struct attempt *attempt, const struct commit_batch *batch,
+		      void *tail)
+{
+	static const struct ref hole;
+	const struct head *next = &attempt->swap.next;
+	const struct commit_item *item = batch->items;
+	uint32_t nr = volume_nr_chunks(next->size, next->chunk_size);
+	int error = 0;
+
+	for (; !error && item < batch->items + batch->nr_items; item++)
+		if (item->chunk < nr && !(tail && item->chunk == nr - 1))
+			error = put_item(attempt, item, nr - (tail != NULL));
+	if (!tail)
+		return error;
+	if (error || bytes_are_zero(tail, next->chunk_size)) {
+		free(tail);
+		return error ? error :
+		       changes_add(&attempt->changes, nr - 1, 1, &hole);
+	}
+	return put_chunk(attempt, nr - 1, tail, true);
+}
+
+static bool changes_nothing(const struct attempt *attempt)
+{
+	const struct head *base = &attempt->swap.base.head;
+	const struct head *next = &attempt->swap.next;
+	unsigned int i;
+
+	if (base->size != next->size || base->state != next->state ||
+	    base->sequence != next->sequence || base->nr_recent != next->nr_recent)
+		return false;
+	for (i = 0; i < next->nr_recent; i++)
+		if (base->recent[i].chunk != next->recent[i].chunk ||
+		    !ref_equal(&base->recent[i].ref, &next->recent[i].ref))
+			return false;
+	for (i = 0; i < next->nr_root; i++)
+		if (!ref_equal(&base->root[i], &next->root[i]))
+			return false;
+	return true;
+}
+
+/* All that comes before the swap. */
+static int attempt_prepare(struct attempt *attempt, const struct commit_batch *batch)
+{
+	struct upload_window *uploads = &attempt->volume->uploads;
+	bool cut = batch->size && batch->size < attempt->swap.base.head.size;
+	void *tail;
+	int error;
+
+	error = resize_begin(attempt, batch, &tail);
+	if (error)
+		return error;
+	upload_begin(uploads, attempt->priority);
+	error = put_chunks(attempt, batch, tail);
+	if (!error)
+		error = fold_changes(attempt, cut);
+	if (!error)
+		error = resize_end(attempt, batch);
+	if (error)
+		upload_abort(uploads, error);
+	return upload_end(uploads);
+}
+
+/* ---- a commit ------------------------------------------------------------------------ */
+
+static int commit_try(struct volume *volume, const struct commit_terms *terms)
+{
+	struct attempt *attempt;
+	bool fenced;
+	int error;
+
+	error = settle_leftover(volume);
+	if (error)
+		return error;
+	pthread_mutex_lock(&volume->lock);
+	fenced = volume->fence.fenced;
+	pthread_mutex_unlock(&volume->lock);
+	if (fenced)
+		return -ESTALE;
+	attempt = attempt_new(volume, terms);
+	if (!attempt)
+		return -ENOMEM;
+	error = attempt_prepare(attempt, terms->batch);
+	if (error || changes_nothing(attempt)) {
+		attempt_free(attempt);
+		/* -ESTALE means fenced, and this is not. */
+		return error == -ESTALE ? -EIO : error;
+	}
+	return attempt_settle(volume, attempt);
+}
+
+static uint64_t batch_bytes(const struct commit_batch *batch, uint32_t chunk_size)
+{
+	uint64_t bytes = 0;
+	unsigned int i;
+
+	for (i = 0; i < batch->nr_items; i++)
+		bytes += batch->items[i].data ? chunk_size : 0;
+	return bytes;
+}
+
+int commit_run(struct volume *volume, const struct commit_terms *terms)
+{
+	int error;
+
+	if (!volume->writable)
+		return -EROFS;
+	turn_take(volume);
+	pthread_mutex_lock(&volume->lock);
+	volume->turn.bytes = batch_bytes(terms->batch, volume->chunk_size);
+	pthread_mutex_unlock(&volume->lock);
+	error = commit_try(volume, terms);
+	if (error) {
+		pthread_mutex_lock(&volume->lock);
+		volume->turn.failed_commits++;
+		pthread_mutex_unlock(&volume->lock);
+	}
+	turn_give(volume);
+	if (error && error != -ESTALE)
+		log_error("%s: a commit failed: %s; what it held is kept in memory, and "
+			  "goes into the next one", volume->store->place,
+			  strerror(-error));
+	return error;
+}
+
+int volume_commit(struct volume *volume, const struct commit_batch *batch)
+{
+	const struct commit_terms terms = { .batch = batch, .priority = PRIORITY_PUSH };
+
+	return commit_run(volume, &terms);
+}
+
+int volume_set_complete(struct volume *volume)
+{
+	static const struct commit_batch nothing;
+	const struct commit_terms terms = { .batch = &nothing, .complete = true };
+
+	return commit_run(volume, &terms);
+}

@@ -1,0 +1,49 @@
+/* upload.h: the puts of one commit, under way together, in bounded number and
+ * bytes.  Used by whoever has the turn, from one thread. */
+#ifndef OBJMAP_VOLUME_UPLOAD_H
+#define OBJMAP_VOLUME_UPLOAD_H
+
+#include <pthread.h>
+
+#include "backends/store/store.h"
+
+#define UPLOADS_MAX 64u
+
+struct upload;
+
+struct upload_window {
+	struct store *store;
+	uint64_t max_bytes;		/* one put alone is always let in */
+	enum request_priority priority;
+	struct upload *uploads;		/* UPLOADS_MAX */
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	/* Guarded by it: */
+	unsigned int nr_busy;
+	uint64_t bytes;
+	int error;			/* the first failure of this commit */
+	bool given_up;			/* the others were cancelled */
+};
+
+int upload_open(struct upload_window *window, struct store *store,
+		uint64_t max_bytes);			/* 0 or -ENOMEM */
+void upload_close(struct upload_window *window);
+
+/* A commit begins. */
+void upload_begin(struct upload_window *window, enum request_priority priority);
+
+/* Puts @count bytes of @data under @key; waits for room only.  @data stays as it
+ * is until upload_end(), or is malloc'ed and @owned: then it is freed.
+ * @metadata may be NULL; it is copied.  0, or the error of an earlier put: then
+ * all are cancelled and nothing was sent. */
+int upload_put(struct upload_window *window, enum store_cause cause,
+	       const char *key, const void *data, size_t count, bool owned,
+	       const struct store_metadata *metadata);
+
+/* Gives the commit up: @error is what upload_end() says. */
+void upload_abort(struct upload_window *window, int error);
+
+/* Waits until no put is under way.  0: all are confirmed. */
+int upload_end(struct upload_window *window);
+
+#endif
