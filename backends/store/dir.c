@@ -27,7 +27,7 @@
 #define NR_WRITERS 8
 #define NR_READERS 4
 #define LOG_INTERVAL (10 * CLOCK_SECOND)
-#define PUBLISH_TRIES 4	/* somebody else removes empty folders */
+#define PUBLISH_TRIES 16	/* somebody else may be removing empty folders */
 
 struct dir_job {
 	struct job job;			/* must stay first */
@@ -86,19 +86,21 @@ int dir_fail(struct dir *dir, int error, const char *what, const char *name)
 /* A folder that could not be made durable: what it shows may be gone after a
  * crash, and the kernel reports that once only.  So nothing is answered from
  * here any more; who opens the store again sees what the disk has. */
-static int sync_folder(struct dir *dir, int folder, const char *key)
+static int sync_failed(struct dir *dir, int error, const char *key)
 {
-	int error;
-
-	/* EINVAL: a file system whose folders cannot be fsynced. */
-	if (fsync(folder) == 0 || errno == EINVAL)
-		return 0;
-	error = -errno;
 	atomic_store(&dir->broken, true);
 	log_error("%s: cannot make the folder of %s/%s durable: %s; this store is not "
 		  "used any more: check the disk, then mount again", dir->store.place,
 		  dir->path, key, strerror(-error));
 	return error;
+}
+
+static int sync_folder(struct dir *dir, int folder, const char *key)
+{
+	/* EINVAL: a file system whose folders cannot be fsynced. */
+	if (fsync(folder) == 0 || errno == EINVAL)
+		return 0;
+	return sync_failed(dir, -errno, key);
 }
 
 static enum store_outcome failed(struct store_request *request, int error)
@@ -209,26 +211,32 @@ static enum store_outcome publish_durably(struct dir *dir, struct store_request 
 {
 	unsigned int tries = 0;
 	const char *name;
+	bool made = false;
 	int folder, published, error;
 
-	for (;;) {
-		folder = parent_open(dir->root, request->key, true, &name);
+	do {
+		published = folder = parent_open(dir->root, request->key, &made, &name);
 		if (folder < 0)
-			return failed(request, dir_fail(dir, folder, "make the folder of",
-							request->key));
-		published = publish(dir, request, temporary, folder, name);
-		if (published == 1)
-			break;
-		close(folder);
-		if (published == -ENOENT && ++tries < PUBLISH_TRIES)
 			continue;
+		published = publish(dir, request, temporary, folder, name);
+		if (published != 1)
+			close(folder);
+	} while (published == -ENOENT && ++tries < PUBLISH_TRIES);
+	if (published != 1)
 		unlinkat(dir->own, temporary, 0);
-		if (published == 0)
-			return STORE_REFUSED;
+	if (published == 0)
+		return STORE_REFUSED;
+	if (published < 0)
 		return failed(request, dir_fail(dir, published, "write", request->key));
-	}
 	error = sync_folder(dir, folder, request->key);
 	close(folder);
+	/* A folder that somebody else just made is durable, too, before what is
+	 * in it: file systems log in order. */
+	if (!error && made) {
+		error = folders_sync(dir->root, request->key);
+		if (error)
+			sync_failed(dir, error, request->key);
+	}
 	if (!error)
 		return STORE_DONE;
 	request->reply.error = error;
@@ -322,7 +330,7 @@ static int delete_keys(struct dir *dir, const char *const *keys, unsigned int nr
 	for (i = 0; i < nr && !error; i++) {
 		if (i == 0 || !is_same_folder(keys[i - 1], keys[i])) {
 			error = i == 0 ? 0 : leave_folder(dir, folder, keys[i - 1]);
-			folder = parent_open(dir->root, keys[i], false, &name);
+			folder = parent_open(dir->root, keys[i], NULL, &name);
 			if (folder < 0 && folder != -ENOENT)
 				return dir_fail(dir, folder, "open the folder of", keys[i]);
 		}

@@ -47,8 +47,11 @@ int dir_fail(struct dir *dir, int error, const char *what, const char *name);
  * is -ELOOP or -EXDEV.  Returns the descriptor or -errno. */
 int beneath_open(int root, const char *path, int flags);
 /* Opens the folder that holds @key, and points @name at the key's last
- * component; with @create makes it, durably, where it is missing. */
-int parent_open(int root, const char *key, bool create, const char **name);
+ * component.  With @made, makes it where it is missing and says so: then
+ * folders_sync() must follow, when the key is in it. */
+int parent_open(int root, const char *key, bool *made, const char **name);
+/* Makes every folder from @root to that of @key durable. */
+int folders_sync(int root, const char *key);
 /* Whether @key lies where the store keeps its own, or the file system does. */
 bool key_is_reserved(const char *key);
 /* Whether @fd is on a file system of another machine; *@name says which kind. */

@@ -63,26 +63,19 @@ int beneath_open(int root, const char *path, int flags)
 	return -errno;
 }
 
-/* Makes one folder and its name durable.  That of a folder somebody else just
- * made is, too, before anything in it is: file systems log in order. */
-static int make_folder(int parent, const char *name)
-{
-	if (mkdirat(parent, name, 0777) < 0 && errno != EEXIST)
-		return -errno;
-	return fsync(parent) < 0 ? -errno : 0;
-}
-
 static int make_folders(int root, char *path)
 {
 	char *name = path, *slash;
-	int parent = root, fd = -1, error;
+	int parent = root, fd;
 
 	for (;; name = slash + 1) {
 		slash = strchr(name, '/');
 		if (slash)
 			*slash = 0;
-		error = make_folder(parent, name);
-		fd = error ? error : open_step(parent, name, O_RDONLY | O_DIRECTORY);
+		if (mkdirat(parent, name, 0777) < 0 && errno != EEXIST)
+			fd = -errno;
+		else
+			fd = open_step(parent, name, O_RDONLY | O_DIRECTORY);
 		if (parent != root)
 			close(parent);
 		if (fd < 0 || !slash)
@@ -91,7 +84,7 @@ static int make_folders(int root, char *path)
 	}
 }
 
-int parent_open(int root, const char *key, bool create, const char **name)
+int parent_open(int root, const char *key, bool *made, const char **name)
 {
 	const char *slash = strrchr(key, '/');
 	char path[STORE_KEY_MAX];
@@ -103,7 +96,30 @@ int parent_open(int root, const char *key, bool create, const char **name)
 	memcpy(path, key, (size_t)(slash - key));
 	path[slash - key] = 0;
 	fd = beneath_open(root, path, O_RDONLY | O_DIRECTORY);
-	return fd == -ENOENT && create ? make_folders(root, path) : fd;
+	if (fd != -ENOENT || !made)
+		return fd;
+	*made = true;
+	return make_folders(root, path);
+}
+
+int folders_sync(int root, const char *key)
+{
+	const char *slash = strchr(key, '/');
+	char path[STORE_KEY_MAX];
+	int fd = beneath_open(root, ".", O_RDONLY | O_DIRECTORY), error;
+
+	for (;;) {
+		if (fd < 0)	/* ENOENT: deleted again, folder and all */
+			return fd == -ENOENT ? 0 : fd;
+		error = fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
+		close(fd);
+		if (error || !slash)
+			return error;
+		memcpy(path, key, (size_t)(slash - key));
+		path[slash - key] = 0;
+		fd = beneath_open(root, path, O_RDONLY | O_DIRECTORY);
+		slash = strchr(slash + 1, '/');
+	}
 }
 
 bool key_is_reserved(const char *key)
