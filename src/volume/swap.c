@@ -158,7 +158,9 @@ static enum verdict swap_judge(const struct swap *swap,
 	return LOST;
 }
 
-/* Reads head and judges.  1: put (again).  Else head_swap()'s answer. */
+enum { PUT_AGAIN = 1, PUT_ON_NEW_TAG = 2 };
+
+/* Reads head and judges.  What to put, or head_swap()'s answer. */
 static int swap_settle(struct swap *swap)
 {
 	struct stored_head now;
@@ -172,7 +174,7 @@ static int swap_settle(struct swap *swap)
 		return error;
 	verdict = swap_judge(swap, &now);
 	if (verdict == SEND_AGAIN)
-		return 1;
+		return PUT_AGAIN;
 	swap->base = now;
 	switch (verdict) {
 	case COMMITTED:
@@ -186,7 +188,7 @@ static int swap_settle(struct swap *swap)
 		swap->next.snapshot_list_nonce = now.head.snapshot_list_nonce;
 		swap->next.snapshot_newest = now.head.snapshot_newest;
 		swap->next.nonce = random_id();
-		return 1;
+		return PUT_ON_NEW_TAG;
 	default:
 		return -ESTALE;
 	}
@@ -212,29 +214,28 @@ int head_swap(struct swap *swap)
 	struct patience patience = patience_of(swap->store);
 	enum store_outcome outcome;
 	struct store_reply reply;
-	int verdict = 1, error;
+	int next = PUT_AGAIN, error;
 
 	if (swap->sent || swap->exclusive)
-		verdict = swap_settle(swap);
+		next = swap_settle(swap);
 	if (!swap->sent)
 		swap->next.nonce = random_id();
-	while (verdict == 1) {
+	while (next > 0) {
 		outcome = swap_put(swap, &reply);
 		if (outcome == STORE_DONE)
 			return 0;
 		error = store_errno(outcome, &reply);
-		verdict = swap_settle(swap);
-		if (verdict != 1)
-			break;
+		next = swap_settle(swap);
 		/* Failed for good (no right, no space) or for too long: the caller
 		 * decides when to come back. */
-		if (outcome == STORE_FAILED || !patience_wait(&patience)) {
+		if (next == PUT_AGAIN && (outcome == STORE_FAILED ||
+					  !patience_wait(&patience))) {
 			log_error("%s: PUT head: %s", swap->store->place,
 				  strerror(-error));
 			return error == -ESTALE ? -EIO : error;
 		}
 	}
-	return verdict;
+	return next;
 }
 
 /* ---- the first head --------------------------------------------------------------- */

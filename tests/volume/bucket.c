@@ -23,6 +23,7 @@ struct bucket {
 	pthread_mutex_t lock;
 	struct thing **things;	/* sorted by key */
 	unsigned int nr, room;
+	uint64_t clock_added;	/* seconds */
 	bucket_seen *seen;
 	void *context;
 };
@@ -170,7 +171,7 @@ static enum store_outcome bucket_put(struct bucket *bucket, const char *key,
 			       request->iov[i].iov_base, request->iov[i].iov_len);
 		thing->count += request->iov[i].iov_len;
 	}
-	thing->last_modified = (uint64_t)time(NULL);
+	thing->last_modified = (uint64_t)time(NULL) + bucket->clock_added;
 	if (request->metadata)
 		thing->metadata = *request->metadata;
 	tag_of(thing->content, thing->count, request->reply.tag);
@@ -240,8 +241,8 @@ static void client_submit(struct store *store, struct store_request *request)
 		outcome = bucket_list(bucket, client, key, request);
 	else if (request->op == STORE_DELETE)
 		bucket_delete(bucket, client, request);
+	request->reply.date = (uint64_t)time(NULL) + bucket->clock_added;
 	pthread_mutex_unlock(&bucket->lock);
-	request->reply.date = (uint64_t)time(NULL);
 	store_complete(request, outcome);
 }
 
@@ -318,6 +319,13 @@ bool bucket_lose(struct bucket *bucket, const char *prefix)
 		thing_remove(bucket, i);
 	pthread_mutex_unlock(&bucket->lock);
 	return found;
+}
+
+void bucket_clock_add(struct bucket *bucket, uint64_t seconds)
+{
+	pthread_mutex_lock(&bucket->lock);
+	bucket->clock_added += seconds;
+	pthread_mutex_unlock(&bucket->lock);
 }
 
 void bucket_watch(struct bucket *bucket, bucket_seen *seen, void *context)

@@ -21,6 +21,9 @@ unsigned int bucket_count(struct bucket *bucket, const char *prefix);
 /* Takes the first object whose key begins with @prefix away; false: none. */
 bool bucket_lose(struct bucket *bucket, const char *prefix);
 
+/* Time passes: the store's clock, for all that is put and asked from now on. */
+void bucket_clock_add(struct bucket *bucket, uint64_t seconds);
+
 /* From now on @seen is told, with the bucket locked, of every put and delete
  * that was applied; @content is NULL for a delete. */
 typedef void bucket_seen(void *context, const char *key, const void *content,

@@ -1,0 +1,674 @@
+/* test-races.c: what objmap-volume(5) promises of a volume's content, in the
+ * worst order of events: writers, readers, gc and administrators against one
+ * another, with requests that come late, twice or not at all. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/clock.h"
+#include "src/volume/volume.h"
+#include "tests/store/fault_store.h"
+#include "tests/volume/bucket.h"
+
+#define CHUNK (64u << 10)
+#define NR 16u			/* chunks of the volume */
+#define LATE 1000000u		/* requests: not before fault_release() */
+
+static struct bucket *bucket;
+static struct fault *writer, *other, *twin;	/* sides of vol, vol and twin */
+static const struct claim_options rude = { .take_over = true };
+static uint64_t patience;			/* retry_for of what is opened, ns */
+
+/* ---- the world --------------------------------------------------------------- */
+
+static struct store *client(struct fault *side)
+{
+	struct store *store = fault_client(side);
+
+	atomic_store(&store->retry_for, patience);
+	return store;
+}
+
+static void setup(void)
+{
+	const struct volume_create_options options = { .size = NR * CHUNK,
+						       .chunk_size = CHUNK };
+	struct store *store;
+
+	bucket = bucket_open();
+	patience = CLOCK_SECOND;
+	writer = fault_open(bucket_client(bucket, "vol"));
+	other = fault_open(bucket_client(bucket, "vol"));
+	twin = fault_open(bucket_client(bucket, "twin"));
+	store = client(other);
+	cr_assert_eq(volume_create(store, &options), 0);
+	store_close(store);
+}
+
+static void teardown(void)
+{
+	fault_release(writer);
+	fault_close(writer);
+	fault_close(other);
+	fault_close(twin);
+	bucket_close(bucket);
+}
+
+TestSuite(races, .init = setup, .fini = teardown, .timeout = 60);
+
+static struct volume *open_with(struct fault *side, const struct volume_options *options)
+{
+	struct volume *volume;
+
+	cr_assert_eq(volume_open(client(side), options, &volume), 0);
+	return volume;
+}
+
+static struct volume *open_writer(struct fault *side)
+{
+	const struct volume_options options = { .writable = true, .grace = 1000 };
+
+	return open_with(side, &options);
+}
+
+static struct volume *take_over(struct fault *side)
+{
+	const struct volume_options options = { .writable = true, .take_over = true };
+
+	return open_with(side, &options);
+}
+
+static struct volume *open_reader(struct fault *side, const char *snapshot)
+{
+	const struct volume_options options = { .snapshot = snapshot };
+
+	return open_with(side, &options);
+}
+
+static void close_volume(struct volume *volume)
+{
+	stage_close(volume_stage(volume));
+}
+
+/* The process is gone: nothing more of it reaches the store. */
+static void crash(struct fault *side, struct volume *volume)
+{
+	fault_add(side, &(struct fault_rule){ .op = NR_STORE_OPS, .kind = FAULT_FAIL });
+	close_volume(volume);
+	fault_clear(side);
+}
+
+static void put(struct volume *volume, uint32_t chunk, int value)
+{
+	static char content[CHUNK];
+
+	memset(content, value, CHUNK);
+	cr_assert_eq(stage_write(volume_stage(volume), content, CHUNK,
+				 (uint64_t)chunk * CHUNK, 0), 0);
+}
+
+/* The value a whole chunk has, or a negative errno. */
+static int get(struct volume *volume, uint32_t chunk)
+{
+	static unsigned char content[CHUNK];
+	int error;
+
+	error = stage_read(volume_stage(volume), content, CHUNK,
+			   (uint64_t)chunk * CHUNK, 0);
+	if (error)
+		return error;
+	cr_assert_eq(memcmp(content, content + 1, CHUNK - 1), 0, "a torn chunk");
+	return content[0];
+}
+
+static int flush(struct volume *volume)
+{
+	return stage_flush(volume_stage(volume));
+}
+
+/* What somebody who opens it now reads. */
+static int reads(struct fault *side, const char *snapshot, uint32_t chunk)
+{
+	struct volume *volume = open_reader(side, snapshot);
+	int value = get(volume, chunk);
+
+	close_volume(volume);
+	return value;
+}
+
+static int with_store(struct fault *side, int (*act)(struct store *store))
+{
+	struct store *store = client(side);
+	int error = act(store);
+
+	store_close(store);
+	return error;
+}
+
+static int act_snapshot(struct store *store)
+{
+	return volume_snapshot_create(store, "s");
+}
+
+static int act_unsnapshot(struct store *store)
+{
+	return volume_snapshot_delete(store, "s");
+}
+
+static int act_rollback(struct store *store)
+{
+	return volume_rollback(store, "s", &rude);
+}
+
+static int act_delete(struct store *store)
+{
+	return volume_delete(store, &rude);
+}
+
+static int act_create(struct store *store)
+{
+	const struct volume_create_options options = { .size = NR * CHUNK,
+						       .chunk_size = CHUNK };
+
+	return volume_create(store, &options);
+}
+
+static int act_clone(struct store *store)
+{
+	struct store *to = client(twin);
+	int error = volume_clone(store, "vol", "s", to, "twin");
+
+	store_close(to);
+	return error;
+}
+
+static struct gc_result collected;
+
+static int gc(struct fault *side, uint32_t grace)
+{
+	const struct gc_options options = { .grace = grace };
+	struct store *store = client(side);
+	int error = volume_gc(store, &options, &collected);
+
+	store_close(store);
+	return error;
+}
+
+static void on(struct fault *side, enum store_op op, const char *prefix,
+	       enum fault_kind kind, unsigned int times,
+	       void (*call)(void *, const struct store_request *))
+{
+	fault_add(side, &(struct fault_rule){ .op = op, .prefix = prefix, .kind = kind,
+		.times = times, .call = call,
+		.delay = kind == FAULT_LATE || kind == FAULT_DUPLICATE ? LATE : 0 });
+}
+
+/* A flush whose swap arrives when everybody thinks its writer dead. */
+static void die_while_swapping(struct volume *volume)
+{
+	on(writer, STORE_PUT, "head", FAULT_LATE, 1, NULL);
+	on(writer, STORE_GET, "head", FAULT_FAIL, 0, NULL);
+	cr_assert_neq(flush(volume), 0);
+	crash(writer, volume);
+	cr_assert_eq(fault_held(writer), 1);
+}
+
+/* ---- attempts ----------------------------------------------------------------- */
+
+Test(races, a_late_put_of_an_abandoned_attempt_changes_nothing)
+{
+	struct volume *volume;
+
+	patience = 0;
+	volume = open_writer(writer);
+	put(volume, 0, 1);
+	on(writer, STORE_PUT, "chunk/", FAULT_LATE, 1, NULL);
+	cr_assert_neq(flush(volume), 0);
+	put(volume, 0, 2);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(fault_held(writer), 1);
+	fault_release(writer);
+	cr_assert_eq(reads(other, NULL, 0), 2);
+	close_volume(volume);
+}
+
+Test(races, a_commit_sent_twice_is_one)
+{
+	struct volume *volume = open_writer(writer);
+
+	put(volume, 0, 1);
+	on(writer, STORE_PUT, NULL, FAULT_DUPLICATE, 0, NULL);
+	cr_assert_eq(flush(volume), 0);
+	put(volume, 0, 2);
+	cr_assert_eq(flush(volume), 0);
+	fault_release(writer);
+	cr_assert_eq(reads(other, NULL, 0), 2);
+	close_volume(volume);
+}
+
+Test(races, a_failed_flush_says_so_and_the_next_one_saves_the_data)
+{
+	struct volume *volume;
+
+	patience = 0;
+	volume = open_writer(writer);
+	put(volume, 3, 1);
+	on(writer, STORE_PUT, "head", FAULT_LATE, 1, NULL);
+	on(writer, STORE_GET, "head", FAULT_FAIL, 1, NULL);
+	cr_assert_neq(flush(volume), 0);
+	cr_assert_eq(get(volume, 3), 1);
+	fault_clear(writer);
+	fault_release(writer);		/* it was applied after all */
+	put(volume, 4, 2);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(reads(other, NULL, 3), 1);
+	cr_assert_eq(reads(other, NULL, 4), 2);
+	close_volume(volume);
+}
+
+/* ---- the claim is lost --------------------------------------------------------------- */
+
+Test(races, a_zombie_is_fenced_and_the_new_owners_data_stays)
+{
+	struct volume *zombie = open_writer(writer), *owner;
+	struct volume_status status;
+
+	put(zombie, 0, 1);
+	cr_assert_eq(flush(zombie), 0);
+	put(zombie, 0, 2);
+	owner = take_over(other);
+	cr_assert_eq(get(owner, 0), 1);
+	put(owner, 0, 3);
+	cr_assert_eq(flush(owner), 0);
+	cr_assert_eq(flush(zombie), -ESTALE);
+	cr_assert_eq(flush(zombie), -ESTALE, "it stays so");
+	volume_status(zombie, &status);
+	cr_assert(status.fenced);
+	cr_assert_eq(get(zombie, 0), 2, "unsaved data is kept");
+	cr_assert_eq(flush(owner), 0);
+	cr_assert_eq(reads(other, NULL, 0), 3);
+	close_volume(zombie);
+	close_volume(owner);
+}
+
+static struct volume *owner;
+
+static void own(void *context, const struct store_request *request)
+{
+	owner = take_over(other);
+}
+
+Test(races, a_later_head_that_hides_mine_lets_the_flush_succeed_and_no_other)
+{
+	struct volume *volume = open_writer(writer);
+
+	put(volume, 0, 1);
+	on(writer, STORE_PUT, "head", FAULT_LOSE_REPLY, 1, NULL);
+	on(writer, STORE_GET, "head", FAULT_CALL, 1, own);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(get(owner, 0), 1);
+	cr_assert_eq(flush(volume), -ESTALE);
+	close_volume(volume);
+	close_volume(owner);
+}
+
+Test(races, a_late_swap_of_a_dead_writer_does_not_reach_the_new_owner)
+{
+	struct volume *zombie, *next;
+
+	patience = 0;
+	zombie = open_writer(writer);
+	put(zombie, 0, 1);
+	cr_assert_eq(flush(zombie), 0);
+	put(zombie, 0, 2);
+	die_while_swapping(zombie);
+	next = take_over(other);
+	put(next, 1, 3);
+	cr_assert_eq(flush(next), 0);
+	cr_assert_eq(gc(other, 0), 0);
+	fault_release(writer);
+	cr_assert_eq(reads(other, NULL, 0), 1);
+	cr_assert_eq(flush(next), 0);
+	close_volume(next);
+}
+
+/* ---- gc ------------------------------------------------------------------------------- */
+
+static void collect(void *context, const struct store_request *request)
+{
+	cr_expect_eq(gc(other, 0), 0);
+}
+
+Test(races, gc_leaves_a_writer_alone_that_paused_between_upload_and_swap)
+{
+	struct volume *volume = open_writer(writer);
+
+	put(volume, 0, 1);
+	on(writer, STORE_PUT, "head", FAULT_CALL, 1, collect);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(reads(other, NULL, 0), 1);
+	close_volume(volume);
+}
+
+Test(races, gc_takes_what_an_abandoned_attempt_left_once_head_is_past_it)
+{
+	struct volume *volume;
+
+	patience = 0;
+	volume = open_writer(writer);
+	put(volume, 0, 1);
+	on(writer, STORE_PUT, "head", FAULT_FAIL, 1, NULL);
+	on(writer, STORE_GET, "head", FAULT_FAIL, 0, NULL);
+	cr_assert_neq(flush(volume), 0);
+	crash(writer, volume);
+	cr_assert_eq(bucket_count(bucket, "vol/chunk/"), 1);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(bucket_count(bucket, "vol/chunk/"), 1, "it may be a living one's");
+	close_volume(take_over(other));
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(bucket_count(bucket, "vol/chunk/"), 0);
+}
+
+Test(races, a_reader_within_grace_reads_what_was_replaced_long_after_its_birth)
+{
+	struct volume *volume = open_writer(writer), *reader;
+
+	put(volume, 0, 1);
+	cr_assert_eq(flush(volume), 0);
+	bucket_clock_add(bucket, 5000);		/* far older than any grace */
+	reader = open_reader(other, NULL);
+	put(volume, 0, 2);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(gc(other, 1000), 0);
+	cr_assert_eq(collected.deleted, 0);
+	bucket_clock_add(bucket, 900);
+	cr_assert_eq(gc(other, 1000), 0);
+	cr_assert_eq(get(reader, 0), 1);
+	bucket_clock_add(bucket, 200);
+	cr_assert_eq(gc(other, 1000), 0);
+	cr_assert_eq(collected.deleted, 1);
+	cr_assert_eq(get(reader, 0), -ESTALE, "gone is an error, never a hole");
+	cr_assert_eq(reads(other, NULL, 0), 2);
+	close_volume(reader);
+	close_volume(volume);
+}
+
+/* ---- snapshots, clones ------------------------------------------------------------------ */
+
+static struct volume *busy;
+
+static unsigned int chunks(void)
+{
+	return bucket_count(bucket, "vol/chunk/");
+}
+
+/* Waits until @nr chunk objects are left; a writer deletes in the background. */
+static bool wait_for_chunks(unsigned int nr)
+{
+	const struct timespec t = { 0, 5000000 };
+	unsigned int i;
+
+	for (i = 0; i < 1000 && chunks() != nr; i++)
+		nanosleep(&t, NULL);
+	return chunks() == nr;
+}
+
+static void overwrite_and_delete(void *context, const struct store_request *request)
+{
+	put(busy, 0, 2);
+	cr_expect_eq(flush(busy), 0);
+	cr_expect(wait_for_chunks(1), "the writer deletes what it replaced");
+}
+
+static struct volume *open_tidy(void)
+{
+	const struct volume_options options = { .writable = true, .grace = 0 };
+
+	return open_with(writer, &options);
+}
+
+Test(races, a_snapshot_whose_creator_paused_while_a_writer_deleted_is_whole)
+{
+	busy = open_tidy();
+	put(busy, 0, 1);
+	cr_assert_eq(flush(busy), 0);
+	on(other, STORE_PUT, "head", FAULT_CALL, 1, overwrite_and_delete);
+	cr_assert_eq(with_store(other, act_snapshot), 0);
+	cr_assert_eq(reads(other, "s", 0), 2);
+	close_volume(busy);
+}
+
+static void snapshot_meanwhile(void *context, const struct store_request *request)
+{
+	cr_expect_eq(with_store(other, act_snapshot), 0);
+}
+
+Test(races, a_writer_spares_what_a_snapshot_took_during_its_swap)
+{
+	busy = open_tidy();
+	put(busy, 0, 1);
+	cr_assert_eq(flush(busy), 0);
+	put(busy, 0, 2);
+	on(writer, STORE_PUT, "head", FAULT_CALL, 1, snapshot_meanwhile);
+	cr_assert_eq(flush(busy), 0);
+	put(busy, 1, 3);
+	cr_assert_eq(flush(busy), 0);
+	put(busy, 1, 4);
+	cr_assert_eq(flush(busy), 0);
+	cr_assert(wait_for_chunks(3), "only the first 3 of chunk 1 goes");
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(reads(other, "s", 0), 1);
+	cr_assert_eq(reads(other, NULL, 0), 2);
+	cr_assert_eq(with_store(other, act_unsnapshot), 0);
+	put(busy, 2, 5);
+	cr_assert_eq(flush(busy), 0);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(chunks(), 3);
+	close_volume(busy);
+}
+
+Test(races, a_clone_reads_on_after_its_snapshot_is_deleted)
+{
+	struct volume *volume = open_tidy(), *clone;
+	struct fault *fork = fault_open(bucket_client(bucket, "twin"));
+
+	put(volume, 0, 1);
+	put(volume, 1, 1);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(with_store(other, act_snapshot), 0);
+	cr_assert_eq(with_store(other, act_clone), 0);
+	cr_assert_eq(with_store(other, act_unsnapshot), 0);
+	put(volume, 0, 2);
+	put(volume, 1, 2);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(reads(twin, NULL, 0), 1);
+	clone = open_with(fork, &(struct volume_options){ .writable = true });
+	put(clone, 0, 3);
+	cr_assert_eq(flush(clone), 0);
+	cr_assert_eq(gc(twin, 0), 0);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(reads(twin, NULL, 0), 3);
+	cr_assert_eq(reads(twin, NULL, 1), 1);
+	cr_assert_eq(reads(other, NULL, 1), 2);
+	close_volume(clone);
+	close_volume(volume);
+	cr_assert_eq(with_store(twin, act_delete), 0);
+	cr_assert_eq(gc(twin, 0), 0);
+	cr_assert_eq(bucket_count(bucket, "twin/"), 1, "the tombstone");
+	cr_assert_eq(reads(other, NULL, 1), 2);
+	cr_assert_eq(with_store(other, act_delete), 0);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(bucket_count(bucket, "vol/"), 1);
+	fault_close(fork);
+}
+
+Test(races, a_stale_swap_does_not_undo_a_rollback)
+{
+	struct volume *zombie;
+
+	patience = 0;
+	zombie = open_writer(writer);
+	put(zombie, 0, 1);
+	cr_assert_eq(flush(zombie), 0);
+	cr_assert_eq(with_store(other, act_snapshot), 0);
+	put(zombie, 0, 2);
+	cr_assert_eq(flush(zombie), 0);
+	put(zombie, 0, 3);
+	die_while_swapping(zombie);
+	cr_assert_eq(with_store(other, act_rollback), 0);
+	cr_assert_eq(gc(other, 0), 0);
+	fault_release(writer);
+	cr_assert_eq(reads(other, NULL, 0), 1);
+	cr_assert_eq(reads(other, "s", 0), 1);
+	cr_assert_eq(with_store(other, act_unsnapshot), 0);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(reads(other, NULL, 0), 1);
+}
+
+Test(races, a_volume_made_again_keeps_its_data_under_late_puts_and_deletes)
+{
+	struct volume *zombie, *volume;
+
+	patience = 0;
+	zombie = open_writer(writer);
+	put(zombie, 0, 1);
+	on(writer, STORE_PUT, "chunk/", FAULT_DUPLICATE, 0, NULL);
+	cr_assert_eq(flush(zombie), 0);
+	put(zombie, 0, 2);
+	fault_add(writer, &(struct fault_rule){ .op = STORE_PUT, .prefix = "head",
+		.kind = FAULT_LATE, .times = 1, .delay = LATE });
+	on(writer, STORE_GET, "head", FAULT_FAIL, 0, NULL);
+	cr_assert_neq(flush(zombie), 0);
+	crash(writer, zombie);
+	cr_assert_eq(with_store(other, act_delete), 0);
+	on(other, STORE_DELETE, NULL, FAULT_DUPLICATE, 0, NULL);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(with_store(other, act_create), 0);
+	fault_clear(other);
+	volume = open_with(other, &(struct volume_options){ .writable = true });
+	put(volume, 0, 7);
+	cr_assert_eq(flush(volume), 0);
+	fault_release(writer);
+	fault_release(other);
+	cr_assert_eq(reads(other, NULL, 0), 7);
+	close_volume(volume);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(chunks(), 1);
+	cr_assert_eq(reads(other, NULL, 0), 7);
+}
+
+/* ---- sizes and flushes ------------------------------------------------------------------------ */
+
+Test(races, what_was_cut_off_reads_as_zeros_when_it_grows_again)
+{
+	struct volume *volume = open_writer(writer);
+	static unsigned char content[CHUNK];
+	unsigned int i;
+
+	for (i = 0; i < NR; i++)
+		put(volume, i, 1);
+	cr_assert_eq(flush(volume), 0);
+	put(volume, 5, 2);		/* not yet committed */
+	cr_assert_eq(volume_resize(volume, 5 * CHUNK + 4096), 0);
+	cr_assert_eq(volume_resize(volume, NR * CHUNK), 0);
+	close_volume(volume);
+	volume = open_reader(other, NULL);
+	for (i = 0; i < NR; i++)
+		if (i != 5)
+			cr_assert_eq(get(volume, i), i < 5 ? 1 : 0, "chunk %u", i);
+	cr_assert_eq(stage_read(volume_stage(volume), content, CHUNK, 5 * CHUNK, 0), 0);
+	for (i = 0; i < CHUNK; i++)
+		cr_assert_eq(content[i], i < 4096 ? 2 : 0, "byte %u", i);
+	close_volume(volume);
+}
+
+static void *flush_thread(void *context)
+{
+	return (void *)(intptr_t)flush(context);
+}
+
+Test(races, a_flush_that_arrives_after_the_capture_began_waits_for_the_next_commit)
+{
+	struct volume *volume = open_writer(writer);
+	pthread_t first, second;
+	void *result;
+
+	put(volume, 0, 1);
+	put(volume, 1, 1);
+	on(writer, STORE_PUT, "chunk/", FAULT_HANG, 1, NULL);
+	cr_assert_eq(pthread_create(&first, NULL, flush_thread, volume), 0);
+	cr_assert(fault_wait_held(writer, 1));
+	put(volume, 0, 2);		/* its old content is on its way */
+	cr_assert_eq(get(volume, 0), 2);
+	cr_assert_eq(pthread_create(&second, NULL, flush_thread, volume), 0);
+	fault_release(writer);
+	pthread_join(first, &result);
+	cr_assert_eq((intptr_t)result, 0);
+	pthread_join(second, &result);
+	cr_assert_eq((intptr_t)result, 0);
+	crash(writer, volume);
+	cr_assert_eq(reads(other, NULL, 0), 2);
+	cr_assert_eq(reads(other, NULL, 1), 1);
+}
+
+Test(races, flushes_that_arrive_together_share_a_commit_and_idle_ones_cost_nothing)
+{
+	struct volume *volume = open_writer(writer);
+	pthread_t threads[4];
+	unsigned int i;
+
+	put(volume, 0, 1);
+	on(writer, STORE_PUT, "chunk/", FAULT_HANG, 1, NULL);
+	fault_count_reset(writer);
+	cr_assert_eq(pthread_create(&threads[0], NULL, flush_thread, volume), 0);
+	cr_assert(fault_wait_held(writer, 1));
+	put(volume, 1, 1);
+	for (i = 1; i < 4; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, flush_thread, volume), 0);
+	nanosleep(&(struct timespec){ 0, 50000000 }, NULL);
+	fault_release(writer);
+	for (i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	cr_assert_eq(fault_count(writer, STORE_PUT, "head"), 2);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(fault_count(writer, STORE_PUT, "head"), 2);
+	close_volume(volume);
+}
+
+Test(races, a_chunk_of_64_mib_keeps_its_frame_table)
+{
+	const struct volume_create_options options = { .size = 64 << 20,
+						       .chunk_size = 64 << 20 };
+	struct store *store = client(twin);
+	struct fault *side = fault_open(bucket_client(bucket, "twin"));
+	struct volume *volume;
+	char *content = malloc(64 << 20), *back = malloc(512 << 10);
+	unsigned int i;
+
+	for (i = 0; i < 64 << 20; i++)
+		content[i] = (char)(i >> 9 ^ i);
+	cr_assert_eq(volume_create(store, &options), 0);
+	store_close(store);
+	volume = open_with(twin, &(struct volume_options){ .writable = true,
+				   .pending_limit = 128 << 20 });
+	cr_assert_eq(stage_write(volume_stage(volume), content, 64 << 20, 0, 0), 0);
+	cr_assert_eq(flush(volume), 0);
+	close_volume(volume);
+	volume = open_reader(side, NULL);
+	for (i = 0; i < FRAMES_MAX; i += 127) {
+		cr_assert_eq(stage_read(volume_stage(volume), back, 512 << 10,
+					(uint64_t)i * (512 << 10), 0), 0);
+		cr_assert_eq(memcmp(back, content + i * (512 << 10), 512 << 10), 0);
+	}
+	fault_add(side, &(struct fault_rule){ .op = STORE_GET, .prefix = "chunk/",
+		.kind = FAULT_CORRUPT });
+	cr_assert_eq(stage_read(volume_stage(volume), back, 512 << 10, 5 << 20, 0), -EIO);
+	close_volume(volume);
+	fault_close(side);
+	free(content);
+	free(back);
+}
