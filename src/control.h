@@ -4,6 +4,13 @@
  * A request is one object with "command"; what comes back is any number of
  * {"progress": ...} and then one object with "error" (0 or a positive errno)
  * and, where that is not 0, "message".  Only the same user and root are heard.
+ *
+ *     {"command": "status"}
+ *     {"command": "flush"}
+ *     {"command": "umount", "drop": false, "lazy": false}	answers "status" (exit
+ *			status), "pid" and "last": the daemon ends with it
+ *     {"command": "snapshot create", "name": NAME}	flushes first
+ *     {"command": "resize", "size": BYTES}	grows only
  */
 #ifndef OBJMAP_CONTROL_H
 #define OBJMAP_CONTROL_H

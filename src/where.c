@@ -168,20 +168,42 @@ bad:
 	return -EINVAL;
 }
 
+/* As percent_decode() reads it; what a shell or a URI could mistake becomes %XX. */
+static char *percent_encode(const char *text)
+{
+	static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+				    "0123456789-._~/+,:@=";
+	char *out = malloc(3 * strlen(text) + 1), *at = out;
+
+	for (; out && *text; text++) {
+		if (strchr(plain, *text))
+			*at++ = *text;
+		else
+			at += sprintf(at, "%%%02X", (unsigned char)*text);
+	}
+	if (out)
+		*at = 0;
+	return out;
+}
+
 static int set_canonical(struct where *where)
 {
 	const char *tls = where->kind == WHERE_NBD_TLS ? "s" : "";
-	int n;
+	char *name = percent_encode(where->export_name);
+	char *path = where->path ? percent_encode(where->path) : NULL;
+	int n = -1;
 
 	free(where->canonical);
-	if (where->path)
+	if (name && path)
 		n = asprintf(&where->canonical, "nbd%s+unix:///%s?socket=%s", tls,
-			     where->export_name, where->path);
-	else
+			     name, path);
+	else if (name && !where->path)
 		n = asprintf(&where->canonical,
 			     strchr(where->address, ':') ? "nbd%s://[%s]:%u/%s" :
 			     "nbd%s://%s:%u/%s", tls, where->address, where->port,
-			     where->export_name);
+			     name);
+	free(name);
+	free(path);
 	if (n < 0)
 		where->canonical = NULL;
 	return n < 0 ? -ENOMEM : 0;

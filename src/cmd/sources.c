@@ -20,7 +20,7 @@ extern char **environ;
 
 /* Variables that are no options. */
 static const char *const other_variables[] = {
-	"OBJMAP_RUNTIME_DIR", NULL
+	"OBJMAP_RUNTIME_DIR", "OBJMAP_WHERE", NULL
 };
 
 static bool is_word_in(const char *const *words, const char *word)

@@ -1,0 +1,216 @@
+/* serving.c: from options to a daemon that serves. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "src/cmd/serving.h"
+#include "src/daemon.h"
+#include "src/log.h"
+
+/* ---- options ------------------------------------------------------------------------ */
+
+static void read_volume_options(const struct options *options,
+				struct volume_options *volume)
+{
+	volume->take_over = option_flag(options, "take-over");
+	volume->abandon_journal = option_flag(options, "abandon-journal");
+	volume->exclusive = option_flag(options, "exclusive");
+	volume->follow = option_flag(options, "follow");
+	volume->durability = strcmp(option_text(options, "durability"), "none") ?
+			     DURABILITY_REMOTE : DURABILITY_NONE;
+	volume->pending_limit = option_size(options, "memory-limit");
+	volume->map_memory = option_size(options, "map-memory");
+	volume->grace = (uint32_t)(option_time(options, "grace") / 1000000000);
+	volume->refresh_interval = option_time(options, "refresh-interval");
+}
+
+static void read_export_options(const struct options *options,
+				struct mount_spec *spec)
+{
+	struct export_options *export = &spec->export;
+
+	export->read_only = option_flag(options, "read-only");
+	export->max_requests = (unsigned int)option_number(options, "max-requests");
+	export->max_bytes = option_size(options, "max-bytes");
+	export->block_size = (uint32_t)option_size(options, "block-size");
+	export->description = option_text(options, "description");
+	export->store.exclusive = option_flag(options, "exclusive");
+	export->store.retry_for = option_time(options, "retry-for");
+	spec->retry_for_given = option_given(options, "retry-for");
+	spec->allow_other = option_flag(options, "allow-other");
+	read_volume_options(options, &export->volume);
+}
+
+static int check_spec(const struct mount_spec *spec)
+{
+	const struct volume_options *volume = &spec->export.volume;
+
+	if (volume->follow && !spec->place.is_volume) {
+		log_error("--follow: %s is no volume", spec->place.text);
+		return EXIT_USAGE;
+	}
+	if (volume->follow && spec->place.snapshot) {
+		log_error("--follow: %s is a snapshot, which never changes",
+			  spec->place.text);
+		return EXIT_USAGE;
+	}
+	if (volume->follow && !spec->export.read_only) {
+		log_error("--follow is for readers: add --read-only");
+		return EXIT_USAGE;
+	}
+	return 0;
+}
+
+int serving_spec(const struct options *options, const char *place,
+		 const char *where, const char *state, struct mount_spec *spec)
+{
+	int status = EXIT_USAGE;
+
+	memset(spec, 0, sizeof(*spec));
+	if (place_parse(place, false, &spec->place) != 0)
+		return EXIT_USAGE;
+	if (where_parse(where, &spec->where) != 0) {
+		place_free(&spec->place);
+		return EXIT_USAGE;
+	}
+	read_export_options(options, spec);
+	status = check_spec(spec);
+	/* What a fenced writer has not saved is kept there. */
+	if (!status && spec->place.is_volume && !spec->export.read_only &&
+	    !spec->place.snapshot) {
+		spec->state = state_dir(state);
+		spec->export.volume.state_dir = spec->state;
+		status = spec->state ? 0 : 1;
+	}
+	if (status)
+		mount_spec_free(spec);
+	return status;
+}
+
+static void read_server_options(const struct options *options,
+				struct nbd_options *nbd)
+{
+	nbd->max_clients = (unsigned int)option_number(options, "max-clients");
+	nbd->max_client_requests =
+		(unsigned int)option_number(options, "max-client-requests");
+	nbd->max_client_bytes = option_size(options, "max-client-bytes");
+	nbd->max_bytes = option_size(options, "max-total-bytes");
+	nbd->threads = (unsigned int)option_number(options, "threads");
+	nbd->no_poll = option_flag(options, "no-poll");
+	nbd->handshake_timeout = option_time(options, "handshake-timeout");
+	nbd->tls_certificates = option_text(options, "tls-certificates");
+	nbd->tls_psk = option_text(options, "tls-psk");
+	nbd->tls_verify_peer = option_flag(options, "tls-verify-peer");
+	nbd->insecure_public = option_flag(options, "insecure-public");
+}
+
+static enum log_level read_log_level(const struct options *options)
+{
+	static const char *const names[] = {
+		[LOG_LEVEL_ERROR] = "error",   [LOG_LEVEL_WARNING] = "warning",
+		[LOG_LEVEL_NOTICE] = "notice", [LOG_LEVEL_DEBUG] = "debug",
+	};
+	const char *given = option_text(options, "log-level");
+	unsigned int level = LOG_LEVEL_ERROR;
+
+	while (level < LOG_LEVEL_DEBUG && strcmp(names[level], given) != 0)
+		level++;
+	return level;
+}
+
+/* ---- serving ----------------------------------------------------------------------------- */
+
+/* What is printed when all is served: a line for each mount; malloc'ed. */
+static char *ready_text(const struct mounts *mounts, bool json)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+	const char *where;
+
+	for (unsigned int n = 0; out && (where = mounts_where(mounts, n)); n++) {
+		fputs(n ? "\n" : "", out);
+		if (json) {
+			json_t *line = json_pack("{s:s, s:i}", "where", where,
+						 "pid", (int)getpid());
+
+			json_dumpf(line, out, JSON_COMPACT);
+			json_decref(line);
+		} else {
+			fputs(where, out);
+		}
+	}
+	if (out)
+		fclose(out);
+	return text;
+}
+
+static int exit_status(int wait_status)
+{
+	if (WIFSIGNALED(wait_status))
+		return 128 + WTERMSIG(wait_status);	/* as a shell says it */
+	return WEXITSTATUS(wait_status);
+}
+
+/* Everything is served.  Returns 0, or the command's exit status. */
+static int serve(const struct options *options, struct mounts *mounts,
+		 struct daemon *daemon, char **command, bool silent)
+{
+	char *text = command || silent ? NULL :
+		     ready_text(mounts, option_flag(options, "json"));
+	int error, wait_status = 0;
+	pid_t child = 0;
+
+	error = daemon_ready(daemon, text, option_text(options, "log"),
+			     read_log_level(options));
+	free(text);
+	if (!error && command) {
+		child = daemon_run(command, mounts_where(mounts, 0));
+		error = child < 0 ? child : 0;
+	}
+	if (!error)
+		mounts_wait(mounts, daemon, child, &wait_status);
+	/* A command has ended, or it was never begun; what cannot be saved waits
+	 * for its store, or for objmap umount. */
+	while (mounts_end(mounts) != 0)
+		mounts_wait(mounts, daemon, 0, NULL);
+	if (error == -ENOENT && command)
+		return 127;	/* as a shell says it */
+	return error ? 1 : child ? exit_status(wait_status) : 0;
+}
+
+int serving_run(const struct options *options, struct mount_spec *specs,
+		unsigned int nr_specs, char **command)
+{
+	struct mounts_options mounts_options = {
+		.nr_listen_fds = daemon_listen_fds(),
+	};
+	bool foreground = command || option_flag(options, "foreground") ||
+			  mounts_options.nr_listen_fds;
+	bool silent = false;
+	struct mounts *mounts = NULL;
+	struct daemon daemon;
+	int error, status = 0, end_status;
+
+	for (unsigned int i = 0; i < nr_specs; i++)
+		if (specs[i].where.fd >= 0)
+			silent = foreground = true;
+	read_server_options(options, &mounts_options.nbd);
+	log_open("stderr", read_log_level(options));
+	error = daemon_begin(&daemon, foreground, option_flag(options, "core"),
+			     &status);
+	if (error > 0)
+		return status;
+	if (!error)
+		error = mounts_open(&mounts_options, &mounts);
+	for (unsigned int i = 0; i < nr_specs && !error; i++)
+		error = mounts_add(mounts, &specs[i]);
+	if (!error)
+		error = mounts_start(mounts);
+	status = error ? 1 : serve(options, mounts, &daemon, command, silent);
+	end_status = mounts ? mounts_close(mounts) : 0;
+	return status ? status : end_status;
+}

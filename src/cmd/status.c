@@ -1,0 +1,211 @@
+/* status.c: says what the mounts of this machine are doing. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/clock.h"
+#include "src/cmd/print.h"
+#include "src/cmd/verbs.h"
+#include "src/control.h"
+#include "src/log.h"
+#include "src/where.h"
+
+#define ANSWER_TIMEOUT (5 * CLOCK_SECOND)
+
+static const char *text_of(const json_t *object, const char *name)
+{
+	const char *text = json_string_value(json_object_get(object, name));
+
+	return text ? text : "";
+}
+
+static uint64_t number_of(const json_t *object, const char *name)
+{
+	json_int_t number = json_integer_value(json_object_get(object, name));
+
+	return number > 0 ? (uint64_t)number : 0;
+}
+
+static const char *age_of(const json_t *object, const char *name,
+			  char text[UNITS_TEXT])
+{
+	double seconds = json_real_value(json_object_get(object, name));
+
+	if (!json_is_real(json_object_get(object, name)))
+		return "never";
+	time_format((uint64_t)(seconds * 1e3) * CLOCK_MS, text);
+	return strcat(text, " ago");
+}
+
+/* ---- one mount -------------------------------------------------------------------------- */
+
+static void print_volume(const json_t *volume)
+{
+	char size[UNITS_TEXT], age[UNITS_TEXT + 8];
+	uint64_t dirty = number_of(volume, "dirty_bytes") +
+			 number_of(volume, "committing_bytes");
+
+	if (!volume)
+		return;
+	printf("  volume      %s, epoch %llu\n", text_of(volume, "uuid"),
+	       (unsigned long long)number_of(volume, "epoch"));
+	printf("  not saved   %s", size_format(dirty, size));
+	if (dirty)
+		printf(", the oldest written %s",
+		       age_of(volume, "oldest_dirty_seconds", age));
+	printf("\n  commits     %llu, the last %s",
+	       (unsigned long long)number_of(volume, "commits"),
+	       age_of(volume, "last_commit_seconds", age));
+	if (number_of(volume, "failed_commits"))
+		printf("; %llu failed",
+		       (unsigned long long)number_of(volume, "failed_commits"));
+	putchar('\n');
+	if (json_is_true(json_object_get(volume, "fenced")))
+		printf("  FENCED      by %s: read-only, nothing more is saved\n",
+		       text_of(volume, "fenced_by"));
+}
+
+static void print_store(const json_t *store)
+{
+	const json_t *causes = json_object_get(store, "causes"), *cause, *trouble;
+	char in[UNITS_TEXT], out[UNITS_TEXT], age[UNITS_TEXT + 8];
+	const char *name;
+
+	if (!store)
+		return;
+	json_object_foreach((json_t *)causes, name, cause)
+		if (number_of(cause, "requests"))
+			printf("  %-10s  %llu requests of the store, %s in, %s out\n",
+			       name, (unsigned long long)number_of(cause, "requests"),
+			       size_format(number_of(cause, "bytes_in"), in),
+			       size_format(number_of(cause, "bytes_out"), out));
+	trouble = json_object_get(store, "trouble");
+	if (json_is_object(trouble))
+		printf("  TROUBLE     %s (began %s, %llu attempts)\n",
+		       text_of(trouble, "reason"), age_of(trouble, "seconds", age),
+		       (unsigned long long)number_of(trouble, "attempts"));
+}
+
+static void print_requests(const json_t *requests)
+{
+	static const char *const shown[] = { "read", "write", "zero", "trim", "flush" };
+	char size[UNITS_TEXT];
+
+	for (size_t i = 0; i < sizeof(shown) / sizeof(*shown); i++) {
+		const json_t *op = json_object_get(requests, shown[i]);
+
+		if (!number_of(op, "requests"))
+			continue;
+		printf("  %-10s  %llu requests of clients, %s\n", shown[i],
+		       (unsigned long long)number_of(op, "requests"),
+		       size_format(number_of(op, "bytes"), size));
+	}
+	printf("  errors      %llu\n",
+	       (unsigned long long)number_of(requests, "errors"));
+}
+
+static void print_mount(const json_t *mount)
+{
+	char size[UNITS_TEXT];
+
+	printf("%s\n  place       %s\n  state       %s, mode %s%s, process %llu\n",
+	       text_of(mount, "where"), text_of(mount, "place"),
+	       text_of(mount, "state"), text_of(mount, "mode"),
+	       json_is_true(json_object_get(mount, "read_only")) ?
+	       ", read-only" : "", (unsigned long long)number_of(mount, "pid"));
+	printf("  size        %s\n  clients     %llu\n",
+	       size_format(number_of(mount, "size"), size),
+	       (unsigned long long)number_of(mount, "clients"));
+	print_volume(json_object_get(mount, "volume"));
+	print_store(json_object_get(mount, "store"));
+	print_requests(json_object_get(mount, "requests"));
+}
+
+/* ---- asking --------------------------------------------------------------------------------- */
+
+static int ask(const char *control, json_t **status)
+{
+	return control_call(control, json_pack("{s:s}", "command", "status"),
+			    ANSWER_TIMEOUT, NULL, NULL, status);
+}
+
+static void add_mount(void *context, const char *control)
+{
+	json_t *mounts = context, *status;
+
+	if (ask(control, &status) == 0)
+		json_array_append_new(mounts, status);
+}
+
+static int print_all(const struct options *options)
+{
+	json_t *mounts = json_array(), *mount;
+	struct table table = { .nr_columns = 5, .right = 1 << 2 | 1 << 3 | 1 << 4 };
+	const char *heads[] = { "WHERE", "PLACE", "SIZE", "CLIENTS", "NOT SAVED" };
+	int status = 0;
+	size_t i;
+
+	if (control_each(add_mount, mounts) < 0) {
+		json_decref(mounts);
+		return 1;
+	}
+	if (option_flag(options, "json"))
+		return print_json(mounts);
+	table_add(&table, heads);
+	json_array_foreach(mounts, i, mount) {
+		const json_t *volume = json_object_get(mount, "volume");
+		char size[UNITS_TEXT], dirty[UNITS_TEXT], clients[24];
+		const char *cells[] = { text_of(mount, "where"),
+			text_of(mount, "place"),
+			size_format(number_of(mount, "size"), size), clients,
+			size_format(number_of(volume, "dirty_bytes") +
+				    number_of(volume, "committing_bytes"), dirty) };
+
+		snprintf(clients, sizeof(clients), "%llu",
+			 (unsigned long long)number_of(mount, "clients"));
+		if (table_add(&table, cells) != 0)
+			status = 1;
+	}
+	if (json_array_size(mounts))
+		table_print(&table);
+	else
+		log_notice("nothing is mounted");
+	table_free(&table);
+	json_decref(mounts);
+	return status;
+}
+
+static int print_one(const struct options *options, const char *text)
+{
+	struct where where;
+	json_t *status = NULL;
+	char *control;
+	int error, exit_status = 1;
+
+	if (where_parse(text, &where) != 0)
+		return EXIT_USAGE;
+	control = where_control_path(&where);
+	error = control ? ask(control, &status) : -EIO;
+	if (error == -ETIMEDOUT)
+		log_error("%s: its daemon does not answer", text);
+	else if (error == -ECONNREFUSED || error == -ENOENT)
+		log_error("%s is not mounted", text);
+	else if (error)
+		log_error("%s: %s", text, strerror(-error));
+	else if (option_flag(options, "json"))
+		exit_status = print_json(json_incref(status));
+	else {
+		print_mount(status);
+		exit_status = 0;
+	}
+	json_decref(status);
+	free(control);
+	where_free(&where);
+	return exit_status;
+}
+
+int status_run(const struct options *options, int nr_arguments, char **arguments)
+{
+	return nr_arguments ? print_one(options, arguments[0]) : print_all(options);
+}
