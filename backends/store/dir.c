@@ -56,6 +56,9 @@ static const char *advice(int error)
 	case ELOOP:
 	case EXDEV:
 		return ": a symbolic link in a store is not followed";
+	case ENODEV:
+		return ": its folder is missing; mount the file system it is on, or move "
+		       "the volume back to where it was";
 	case EMFILE:
 	case ENFILE:
 		return "; raise the limit of open files (ulimit -n)";
@@ -77,9 +80,10 @@ int dir_fail(struct dir *dir, int error, const char *what, const char *name)
 	}
 	pthread_mutex_unlock(&dir->lock);
 	if (!again)
-		log_error("%s: cannot %s %s%s%s: %s%s", dir->store.place, what, dir->path,
-			  name ? "/" : "", name ? name : "", strerror(-error),
-			  advice(error));
+		log_error("%s: cannot %s %s%s%s: %s%s", dir->store.place, what,
+			  name && *name == '/' ? "" : dir->path,
+			  name && *name != '/' ? "/" : "", name ? name : "",
+			  strerror(-error), advice(error));
 	return error;
 }
 
@@ -147,6 +151,41 @@ static enum store_outcome get_from(struct dir *dir, struct store_request *reques
 		return failed(request, dir_fail(dir, error, "read", request->key));
 	reply->count = count;
 	return STORE_DONE;
+}
+
+/* Opens the file of a key from the top of the file system: a clone's parent. */
+static int open_from_top(const char *key)
+{
+	int top = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd, folder;
+	const char *name;
+
+	if (top < 0)
+		return -errno;
+	fd = beneath_open(top, key, O_RDONLY | O_NONBLOCK);
+	if (fd == -ENOENT) {
+		/* Moved away, or not mounted?  Then nothing is surely absent. */
+		folder = parent_open(top, key, NULL, &name);
+		if (folder < 0)
+			fd = -ENODEV;
+		else
+			close(folder);
+	}
+	close(top);
+	return fd;
+}
+
+static enum store_outcome get_from_top(struct dir *dir, struct store_request *request)
+{
+	int fd = open_from_top(request->key + 1);
+	enum store_outcome outcome;
+
+	if (fd == -ENOENT)
+		return STORE_ABSENT;
+	if (fd < 0)
+		return failed(request, dir_fail(dir, fd, "open", request->key));
+	outcome = get_from(dir, request, fd);
+	close(fd);
+	return outcome;
 }
 
 static enum store_outcome dir_get(struct dir *dir, struct store_request *request)
@@ -380,7 +419,8 @@ static enum store_outcome dir_do(struct dir *dir, struct store_request *request)
 		return failed(request, -EINVAL);
 	switch (request->op) {
 	case STORE_GET:
-		return dir_get(dir, request);
+		return *request->key == '/' ? get_from_top(dir, request)
+					    : dir_get(dir, request);
 	case STORE_PUT:
 		return dir_put(dir, request);
 	case STORE_DELETE:

@@ -525,3 +525,33 @@ Test(dir, a_read_only_disk_is_read_and_not_written)
 	store_close(store);
 	umount(folder);
 }
+
+Test(dir, a_key_from_the_top_reads_another_volume_and_changes_nothing)
+{
+	struct store *store, *parent;
+	struct store_reply reply;
+	const char *key;
+	char top[512];
+
+	cr_assert_eq(mkdir(path_of("clone"), 0700), 0);
+	cr_assert_eq(mkdir(path_of("parent"), 0700), 0);
+	store = open_dir_store(path_of("clone"));
+	parent = open_dir_store(path_of("parent"));
+	cr_assert_eq(put(parent, "chunk/00/a", "content", 7, &reply), STORE_DONE);
+	snprintf(top, sizeof(top), "%s/parent/chunk/00/a", folder);
+	cr_assert_eq(get(store, top, &reply), STORE_DONE);
+	cr_assert_eq(reply.size, 7);
+	snprintf(top, sizeof(top), "%s/parent/head", folder);
+	cr_assert_eq(get(store, top, &reply), STORE_ABSENT);
+	/* A parent that is not there, and a way through a link, are no absence. */
+	snprintf(top, sizeof(top), "%s/moved/head", folder);
+	cr_assert_eq(get(store, top, &reply), STORE_FAILED);
+	cr_assert_eq(symlink("parent", path_of("moved")), 0);
+	cr_assert_eq(get(store, top, &reply), STORE_FAILED);
+	cr_assert_eq(put(store, top, "x", 1, &reply), STORE_FAILED);
+	key = top;
+	cr_assert_eq(store_wait(store, STORE_DELETE, &(struct store_request){
+		.keys = &key, .nr_keys = 1 }), STORE_FAILED);
+	store_close(parent);
+	store_close(store);
+}
