@@ -22,9 +22,10 @@
 #include "src/log.h"
 #include "src/random.h"
 
-/* Eight fsyncs at once share the file system's commits: together they are as
- * fast as one big write and fsync, where one after the other is half of it. */
-#define NR_WRITERS 8
+/* A put waits for the disk twice, for its file and for its folder's new name.
+ * Puts that wait at once share the file system's commits; measured on ext4,
+ * sixteen are 1.2 to 1.7 times as fast together as eight. */
+#define NR_WRITERS 16
 #define NR_READERS 4
 #define LOG_INTERVAL (10 * CLOCK_SECOND)
 #define PUBLISH_TRIES 16	/* somebody else may be removing empty folders */
