@@ -49,6 +49,11 @@ int place_open_store(const struct place *place,
 		     const struct store_open_options *options,
 		     struct store **store);
 
+/* Where a volume's objects are, from the top of its bucket or file system and
+ * without a '/' around it: what clones and their parents know each other by.
+ * The place must exist.  malloc'ed; NULL: errno says why, not logged. */
+char *place_prefix(const struct place *place);
+
 /* Opens a plain device as a backend stage. */
 struct device_options {
 	bool read_only;

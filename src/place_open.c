@@ -1,5 +1,6 @@
 /* place_open.c: opens what a place names, as a store or as a backend. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "src/log.h"
@@ -38,6 +39,18 @@ int place_open_store(const struct place *place,
 	if (options->retry_for)
 		atomic_store(&(*store)->retry_for, options->retry_for);
 	return 0;
+}
+
+char *place_prefix(const struct place *place)
+{
+	char *path;
+
+	if (strcmp(place->scheme, "dir") != 0)
+		return strdup(place->path);
+	path = realpath(place->path, NULL);
+	if (path)
+		memmove(path, path + 1, strlen(path));
+	return path;
 }
 
 int place_open_device(const struct place *place,

@@ -31,6 +31,7 @@
 #include "src/volume/upload.h"
 #include "src/volume/volume.h"
 #include "src/workers.h"
+#include "src/zeros.h"
 
 /* A write, zero or trim that found the table full, and how far it came. */
 struct waiting_write {
@@ -126,7 +127,6 @@ int chunk_read(struct volume *volume, const struct head *head, uint32_t chunk,
 /* Goes on with @write as far as there is room.  False: it must wait (again);
  * true: it is complete, and @write is free. */
 bool waiting_write_go_on(struct volume *volume, struct waiting_write *write);
-bool bytes_are_zero(const void *bytes, size_t count);
 
 /* ---- committer.c -------------------------------------------------------------------- */
 

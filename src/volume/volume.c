@@ -56,11 +56,12 @@ int volume_read_head(struct store *store, struct head *head,
 		     struct store_reply *reply)
 {
 	struct stored_head *stored = malloc(sizeof(*stored));
+	struct store_reply unwanted;
 	int error;
 
 	if (!stored)
 		return -ENOMEM;
-	error = head_read_reply(store, stored, reply);
+	error = head_read_reply(store, stored, reply ? reply : &unwanted);
 	if (!error)
 		*head = stored->head;
 	free(stored);

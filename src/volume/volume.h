@@ -111,7 +111,7 @@ struct volume_status {
 void volume_status(struct volume *volume, struct volume_status *status);
 struct store *volume_store(struct volume *volume);
 
-/* Reads head only.  -ENOENT, -EBADMSG, -ENOTSUP. */
+/* Reads head only; @reply may be NULL.  -ENOENT, -EBADMSG, -ENOTSUP. */
 int volume_read_head(struct store *store, struct head *head,
 		     struct store_reply *reply);
 
@@ -144,6 +144,8 @@ struct claim_options {
 	const char *runtime_dir;
 };
 /* Each claims the volume, changes it and lets it go. */
+/* From now on mounts refuse it, until volume_set_complete(). */
+int volume_set_incomplete(struct store *store, const struct claim_options *claim);
 int volume_rollback(struct store *store, const char *name,
 		    const struct claim_options *claim);
 int volume_delete(struct store *store, const struct claim_options *claim);

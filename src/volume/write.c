@@ -12,19 +12,6 @@
 #include "src/stage/iov.h"
 #include "src/volume/engine.h"
 
-bool bytes_are_zero(const void *bytes, size_t count)
-{
-	static const uint8_t zeros[16];
-	const uint8_t *p = bytes;
-
-	/* Each byte is compared with the one 16 before it: equal all along, and
-	 * the first 16 are zero. */
-	if (count <= sizeof(zeros))
-		return memcmp(p, zeros, count) == 0;
-	return memcmp(p, zeros, sizeof(zeros)) == 0 &&
-	       memcmp(p, p + sizeof(zeros), count - sizeof(zeros)) == 0;
-}
-
 /* ---- room ------------------------------------------------------------------------- */
 
 uint64_t committer_bytes(const struct volume *volume)
