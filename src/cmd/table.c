@@ -174,7 +174,7 @@ const struct verb verbs[] = {
 	{ "copy", "SOURCE DESTINATION [OPTION ...]",
 	  "copy a place, a file or standard input into another",
 	  LIST("size", "chunk-size", "codec", "overwrite", "resume", "verify", "jobs",
-	       CLAIM, "retry-for", "json", "quiet"), 2, 2, copy_run },
+	       CLAIM, "retry-for", "json", "quiet"), 2, 2, copy_verb_run },
 	{ "snapshot create", "VOLUME NAME [OPTION ...]",
 	  "keep the volume's last commit under a name",
 	  LIST("retry-for", "json"), 2, 2, snapshot_create_run },

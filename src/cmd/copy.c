@@ -1,0 +1,133 @@
+/* copy.c: `objmap copy`: a place, a file or a stream into another. */
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/clock.h"
+#include "src/cmd/copy_ends.h"
+#include "src/cmd/open.h"
+#include "src/cmd/print.h"
+#include "src/cmd/verbs.h"
+#include "src/log.h"
+#include "src/progress.h"
+
+static atomic_bool stop;
+
+static void on_signal(int signal)
+{
+	atomic_store(&stop, true);
+}
+
+/* The first signal ends the copy in order, the second one at once. */
+static void catch_signals(void)
+{
+	struct sigaction action = { .sa_handler = on_signal,
+				    .sa_flags = (int)SA_RESETHAND };
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+}
+
+static void show_progress(void *context, const char *what, uint64_t done,
+			  uint64_t total)
+{
+	progress_update(context, what, done, total);
+}
+
+static int print_result(const struct options *options,
+			const struct copy_end *source,
+			const struct copy_end *target,
+			const struct copy_result *r, uint64_t elapsed)
+{
+	double seconds = (double)elapsed / CLOCK_SECOND;
+	char all[UNITS_TEXT], written[UNITS_TEXT], rate[UNITS_TEXT];
+	/* Standard output may be the copy itself. */
+	FILE *out = target->stream ? stderr : stdout;
+
+	if (option_flag(options, "json") && !target->stream)
+		return print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:b}",
+			"source", source->text, "destination", target->text,
+			"bytes", (json_int_t)r->bytes,
+			"read_bytes", (json_int_t)r->read_bytes,
+			"written_bytes", (json_int_t)r->written_bytes,
+			"seconds", seconds,
+			"verified", (int)option_flag(options, "verify")));
+	if (option_flag(options, "quiet"))
+		return 0;
+	fprintf(out, "%s: %s copied (%s written) in %.1f s, %s/s%s\n",
+		target->text, size_format(r->bytes, all),
+		size_format(r->written_bytes, written), seconds,
+		size_format((uint64_t)((double)r->bytes / (seconds > 0.001 ?
+							   seconds : 0.001)), rate),
+		option_flag(options, "verify") ? ", verified" : "");
+	return 0;
+}
+
+static void tell_cut(const struct copy_end *source, const struct copy_end *target,
+		     int error)
+{
+	if (target->stream || target->fd >= 0)
+		return;
+	if (error == -EILSEQ)
+		log_error("%s: is not what was copied%s", target->text,
+			  target->export ? " and stays incomplete; copy --overwrite begins again" : "");
+	else
+		log_error("%s: the copy was cut%s; the same command with --resume%s goes on",
+			  target->text,
+			  target->export ? " and the volume is incomplete" : "",
+			  source->stream ? " and the same input" : "");
+}
+
+static int run(const struct options *options, const struct copy_end *source,
+	       struct copy_end *target)
+{
+	struct copy_options copy = {
+		.source_name = source->text, .target_name = target->text,
+		.source = source->stage, .source_fd = source->fd,
+		.target = target->stage, .target_fd = target->fd,
+		.target_volume = target->export ? target->export->volume : NULL,
+		.size = source->size, .target_is_blank = target->blank,
+		.compare = target->compare,
+		.verify = option_flag(options, "verify"),
+		.jobs = (unsigned int)option_number(options, "jobs"),
+		.stop = &stop, .progress = show_progress,
+	};
+	struct copy_result result;
+	struct progress *progress;
+	uint64_t started = clock_now();
+	int error;
+
+	error = progress_open(option_flag(options, "quiet"), PROGRESS_BYTES,
+			      &progress);
+	if (error)
+		return EXIT_FAILURE;
+	copy.context = progress;
+	error = copy_run(&copy, &result);
+	progress_close(progress);
+	if (!error)
+		error = target_finish(target, result.bytes);
+	if (error) {
+		tell_cut(source, target, error);
+		return EXIT_FAILURE;
+	}
+	return print_result(options, source, target, &result,
+			    clock_now() - started);
+}
+
+int copy_verb_run(const struct options *options, int nr_arguments, char **arguments)
+{
+	struct copy_end source, target = { .fd = -1 };
+	int error, status;
+
+	catch_signals();
+	error = source_open(options, arguments[0], &source);
+	if (!error)
+		error = target_open(options, arguments[1], &source, &target);
+	status = error ? exit_status(error) : run(options, &source, &target);
+	copy_end_close(&target);
+	copy_end_close(&source);
+	return status;
+}

@@ -1,0 +1,107 @@
+/* open.c: reads places, opens stores, asks. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "src/cmd/open.h"
+#include "src/log.h"
+#include "src/where.h"
+
+int exit_status(int error)
+{
+	if (error == 0)
+		return EXIT_SUCCESS;
+	return error == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
+}
+
+int open_place(const char *text, enum wanted wanted, struct place *place)
+{
+	const char *wrong = NULL;
+	int error = place_parse(text, false, place);
+
+	if (error)
+		return error;
+	if (wanted != WANT_PLACE && !place->is_volume)
+		wrong = "is a plain device; a volume is wanted (dir:PATH)";
+	else if (wanted != WANT_PLACE && strcmp(place->scheme, "mem") == 0)
+		wrong = "lives in the process that mounts it only";
+	else if (wanted == WANT_VOLUME && place->snapshot)
+		wrong = "names a snapshot; the volume itself is wanted, without '@NAME'";
+	else if (wanted == WANT_SNAPSHOT && !place->snapshot)
+		wrong = "names no snapshot; VOLUME@NAME is wanted";
+	if (!wrong)
+		return 0;
+	log_error("%s: %s", text, wrong);
+	place_free(place);
+	return -EINVAL;
+}
+
+int open_store(const struct options *options, const struct place *place,
+	       bool create, struct store **store)
+{
+	struct store_open_options how = {
+		.create = create,
+		.retry_for = option_time(options, "retry-for"),
+	};
+
+	return place_open_store(place, &how, store);
+}
+
+int open_volume_store(const struct options *options, const char *text,
+		      enum wanted wanted, struct place *place,
+		      struct store **store)
+{
+	int error = open_place(text, wanted, place);
+
+	if (error)
+		return error;
+	error = open_store(options, place, false, store);
+	if (error)
+		place_free(place);
+	/* Bad input was found above; this is the machine's answer. */
+	return error == -EINVAL ? -EIO : error;
+}
+
+int open_head(struct store *store, struct head *head, struct store_reply *reply)
+{
+	int error = volume_read_head(store, head, reply);
+
+	if (error == -ENOENT || (!error && head->state == HEAD_DELETED)) {
+		log_error("%s: there is no volume here%s", store->place,
+			  error ? "; objmap create makes one"
+				: " any more; it was deleted");
+		return -ENOENT;
+	}
+	return error;
+}
+
+int open_claim(const struct options *options, struct claim_options *claim)
+{
+	memset(claim, 0, sizeof(*claim));
+	claim->take_over = option_flag(options, "take-over");
+	claim->abandon_journal = option_flag(options, "abandon-journal");
+	claim->exclusive = option_flag(options, "exclusive");
+	claim->runtime_dir = runtime_dir();
+	return claim->runtime_dir ? 0 : -EIO;
+}
+
+int ask(const struct options *options, const char *question)
+{
+	char answer[16];
+
+	if (option_flag(options, "yes"))
+		return 0;
+	if (!isatty(STDIN_FILENO) || !isatty(STDERR_FILENO)) {
+		log_error("%s: there is no terminal to ask on; say --yes", question);
+		return -EINVAL;
+	}
+	fprintf(stderr, "%s? [y/N] ", question);
+	fflush(stderr);
+	if (fgets(answer, sizeof(answer), stdin) &&
+	    (strcmp(answer, "y\n") == 0 || strcmp(answer, "yes\n") == 0))
+		return 0;
+	log_error("nothing was changed");
+	return -ECANCELED;
+}
