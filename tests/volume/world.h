@@ -26,13 +26,14 @@ struct world {
 	struct stage *stage;
 	struct volume_options options;
 	uint32_t chunk_size;
+	uint64_t retry_for;		/* ns */
 };
 
 static inline void world_open(struct world *world)
 {
 	world->store = fault_client(world->fault);
 	cr_assert_not_null(world->store);
-	world->store->retry_for = 0;
+	world->store->retry_for = world->retry_for;
 	cr_assert_eq(volume_open(world->store, &world->options, &world->volume), 0);
 	world->stage = volume_stage(world->volume);
 }
@@ -63,6 +64,7 @@ static inline void world_begin_with(struct world *world, uint64_t size,
 	cr_assert_eq(store_mem_open("mem:test", &mem), 0);
 	world->fault = fault_open(mem);
 	world->chunk_size = chunk_size;
+	world->retry_for = 300 * CLOCK_MS;
 	world->options = *options;
 	world->options.writable = true;
 	world->options.grace = GRACE_DEFAULT;
@@ -99,26 +101,32 @@ static inline int world_write(struct world *world, uint32_t chunk, uint8_t byte)
 	return error;
 }
 
-/* Whether chunk @chunk reads as world_write() left it; byte 0: as zeros. */
-static inline bool world_reads(struct world *world, uint32_t chunk, uint8_t byte)
+/* The byte that world_write() filled chunk @chunk with, 0 when it reads as zeros;
+ * -1 when it cannot be read or is neither. */
+static inline int world_byte(struct world *world, uint32_t chunk)
 {
 	uint8_t *data = malloc(world->chunk_size);
 	uint64_t offset = (uint64_t)chunk * world->chunk_size;
 	uint64_t size = stage_size(world->stage);
 	size_t count = size - offset < world->chunk_size ? size - offset :
-		       world->chunk_size, i;
-	uint32_t index = 0;
-	bool good;
+		       world->chunk_size;
+	uint32_t index;
+	int byte = -1;
 
 	memset(data, 0xdd, world->chunk_size);
-	good = stage_read(world->stage, data, count, offset, 0) == 0;
-	memcpy(&index, data, sizeof(index));
-	if (good && index != (byte ? chunk : 0))
-		good = false;
-	for (i = sizeof(index); good && i < count; i++)
-		good = data[i] == byte;
+	if (stage_read(world->stage, data, count, offset, 0) == 0) {
+		memcpy(&index, data, sizeof(index));
+		if (memcmp(data + 4, data + 5, count - 5) == 0 &&
+		    index == (data[4] ? chunk : 0))
+			byte = data[4];
+	}
 	free(data);
-	return good;
+	return byte;
+}
+
+static inline bool world_reads(struct world *world, uint32_t chunk, uint8_t byte)
+{
+	return world_byte(world, chunk) == byte;
 }
 
 /* A request that nobody waits for yet. */
