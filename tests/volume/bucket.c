@@ -306,6 +306,20 @@ unsigned int bucket_count(struct bucket *bucket, const char *prefix)
 	return nr;
 }
 
+void bucket_print(struct bucket *bucket, const char *prefix)
+{
+	unsigned int i;
+
+	pthread_mutex_lock(&bucket->lock);
+	for (i = find(bucket, prefix); i < bucket->nr; i++) {
+		if (strncmp(bucket->things[i]->key, prefix, strlen(prefix)) != 0)
+			break;
+		fprintf(stderr, "  %s, %zu bytes\n", bucket->things[i]->key,
+			bucket->things[i]->count);
+	}
+	pthread_mutex_unlock(&bucket->lock);
+}
+
 bool bucket_lose(struct bucket *bucket, const char *prefix)
 {
 	unsigned int i;

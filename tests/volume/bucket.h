@@ -18,6 +18,8 @@ struct store *bucket_client(struct bucket *bucket, const char *prefix);
 
 /* How many keys begin with @prefix, which is from the top. */
 unsigned int bucket_count(struct bucket *bucket, const char *prefix);
+/* Prints them to standard error. */
+void bucket_print(struct bucket *bucket, const char *prefix);
 /* Takes the first object whose key begins with @prefix away; false: none. */
 bool bucket_lose(struct bucket *bucket, const char *prefix);
 

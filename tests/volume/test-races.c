@@ -384,6 +384,8 @@ Test(races, a_reader_within_grace_reads_what_was_replaced_long_after_its_birth)
 	cr_assert_eq(flush(volume), 0);
 	cr_assert_eq(gc(other, 1000), 0);
 	cr_assert_eq(collected.deleted, 0);
+	nanosleep(&(struct timespec){ 0, 50000000 }, NULL);
+	cr_assert_eq(bucket_count(bucket, "vol/chunk/"), 2, "the writer waits, too");
 	bucket_clock_add(bucket, 900);
 	cr_assert_eq(gc(other, 1000), 0);
 	cr_assert_eq(get(reader, 0), 1);
@@ -572,6 +574,11 @@ Test(races, what_was_cut_off_reads_as_zeros_when_it_grows_again)
 	for (i = 0; i < NR; i++)
 		put(volume, i, 1);
 	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(volume_resize(volume, 9 * CHUNK + 100), 0);
+	cr_assert_eq(volume_resize(volume, NR * CHUNK), 0);
+	cr_assert_eq(stage_read(volume_stage(volume), content, CHUNK, 9 * CHUNK, 0), 0);
+	for (i = 0; i < CHUNK; i++)
+		cr_assert_eq(content[i], i < 100 ? 1 : 0, "byte %u of what was committed", i);
 	put(volume, 5, 2);		/* not yet committed */
 	cr_assert_eq(volume_resize(volume, 5 * CHUNK + 4096), 0);
 	cr_assert_eq(volume_resize(volume, NR * CHUNK), 0);
