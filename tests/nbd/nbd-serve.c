@@ -2,7 +2,7 @@
  * that is slow or fails where the test wants it.
  *
  *     nbd-serve PLACE [--export NAME:DESCRIPTION] [--read-only]
- *               [--unix PATH] [--tcp ADDRESS] [--listen-fd N] [--fd IN,OUT]
+ *               [--unix PATH] [--tcp ADDRESS] [--port N] [--listen-fd N] [--fd IN,OUT]
  *               [--slow-from OFFSET --slow-ms N] [--fail-from OFFSET --fail-errno N]
  *               [--minimum BYTES] [--tls-certificates DIR] [--tls-psk FILE]
  *               [--tls-verify-peer] [--max-clients N] [--max-client-bytes N]
@@ -128,7 +128,7 @@ static void trouble_open(struct trouble *trouble, struct stage *next)
 		abort();
 }
 
-enum { EXPORT = 256, READ_ONLY, UNIX, TCP, LISTEN_FD, FD, SLOW_FROM, SLOW_MS, FAIL_FROM,
+enum { EXPORT = 256, READ_ONLY, UNIX, TCP, PORT, LISTEN_FD, FD, SLOW_FROM, SLOW_MS, FAIL_FROM,
        FAIL_ERRNO, MINIMUM, CERTIFICATES, PSK, VERIFY, MAX_CLIENTS, MAX_CLIENT_BYTES,
        MAX_BYTES, HANDSHAKE_MS, THREADS, NO_POLL, INSECURE };
 
@@ -137,6 +137,7 @@ static const struct option long_options[] = {
 	{ "read-only", 0, 0, READ_ONLY },
 	{ "unix", 1, 0, UNIX },
 	{ "tcp", 1, 0, TCP },
+	{ "port", 1, 0, PORT },
 	{ "listen-fd", 1, 0, LISTEN_FD },
 	{ "fd", 1, 0, FD },
 	{ "slow-from", 1, 0, SLOW_FROM },
@@ -165,6 +166,7 @@ static unsigned int nr_exports, minimum = 1;
 static const char *unix_path, *tcp_address;
 static int listen_fd = -1, in = -1, out = -1;
 static struct trouble setup = { .slow_from = UINT64_MAX, .fail_from = UINT64_MAX };
+static uint16_t tcp_port;
 static bool read_only;
 
 static void add_export(const char *text)
@@ -188,6 +190,7 @@ static void take_option(int option)
 	case READ_ONLY: read_only = true; break;
 	case UNIX: unix_path = optarg; break;
 	case TCP: tcp_address = optarg; break;
+	case PORT: tcp_port = (uint16_t)number; break;
 	case LISTEN_FD: listen_fd = (int)number; break;
 	case FD:
 		in = (int)number;
@@ -248,14 +251,14 @@ static void fill_export(struct export *export, struct stage *stage)
 	export->maximum_block = 64u << 20;
 }
 
-static int listen_everywhere(struct nbd_server *server, uint16_t *port)
+static int listen_everywhere(struct nbd_server *server)
 {
 	int error = 0;
 
 	if (unix_path)
 		error = nbd_server_listen_unix(server, unix_path);
 	if (!error && tcp_address)
-		error = nbd_server_listen_tcp(server, tcp_address, port);
+		error = nbd_server_listen_tcp(server, tcp_address, &tcp_port);
 	if (!error && listen_fd >= 0)
 		error = nbd_server_listen_fd(server, listen_fd);
 	if (!error && in >= 0)
@@ -267,7 +270,6 @@ int main(int argc, char **argv)
 {
 	struct nbd_server *server;
 	struct stage *stage;
-	uint16_t port = 0;
 	sigset_t signals;
 	unsigned int i;
 	char *status;
@@ -295,11 +297,11 @@ int main(int argc, char **argv)
 		if (nbd_server_add(server, exports[i]) < 0)
 			return 1;
 	}
-	if (listen_everywhere(server, &port) < 0 || nbd_server_start(server) < 0) {
+	if (listen_everywhere(server) < 0 || nbd_server_start(server) < 0) {
 		nbd_server_close(server);
 		return 1;
 	}
-	fprintf(stderr, "ready %u\n", port);
+	fprintf(stderr, "ready %u\n", tcp_port);
 	sigwait(&signals, &option);
 	json = nbd_server_status(server);
 	nbd_server_stop(server, 2 * CLOCK_SECOND);
