@@ -121,9 +121,9 @@ static void show(struct progress *p, const char *what, uint64_t done,
 	width = terminal_width();
 	bar_format(bar, done, total);
 	if (total == UINT64_MAX || width < strlen(what) + strlen(text) + BAR_WIDTH + 6)
-		snprintf(line, sizeof(line), "%s  %s", what, text);
+		snprintf(line, sizeof(line), "%.60s  %s", what, text);
 	else
-		snprintf(line, sizeof(line), "%s  [%s] %s", what, bar, text);
+		snprintf(line, sizeof(line), "%.60s  [%s] %s", what, bar, text);
 	fprintf(stderr, "\r%.*s\033[K", (int)width - 1, line);
 	fflush(stderr);
 }
