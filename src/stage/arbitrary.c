@@ -122,7 +122,6 @@ static void cut_end(struct cut *cut)
 
 		request_init(flush, REQUEST_FLUSH, 0, 0, cut_flushed, cut);
 		request_inherit(flush, cut->request);
-		flush->flags = cut->request->flags & REQUEST_NOWAIT;
 		stage_submit(arbitrary->stage.next, flush);
 	} else {
 		cut_complete(cut, error);
@@ -469,8 +468,10 @@ static void arbitrary_change(struct stage *stage, struct request *request)
 		request_complete(request, -EOPNOTSUPP);
 		return;
 	}
-	/* -EAGAIN of one piece could not undo the others. */
-	if (nowait && nr_parts + nr_whole > 1) {
+	/* -EAGAIN of one piece, or of the flush, could not undo the others. */
+	if (nowait && (nr_parts + nr_whole > 1 ||
+		       (request->flags & REQUEST_FUA &&
+			!(stage->next->geometry.flags & STAGE_NATIVE_FUA)))) {
 		request_complete(request, -EAGAIN);
 		return;
 	}

@@ -306,6 +306,13 @@ Test(arbitrary_slow, nowait_on_a_busy_chunk_is_eagain_and_changes_nothing)
 		cr_expect_eq(got[i], 0);
 }
 
+Test(arbitrary, nowait_with_fua_writes_nothing_where_it_takes_a_flush)
+{
+	cr_expect_eq(stage_write(top, buffer, CHUNK, 0, REQUEST_NOWAIT | REQUEST_FUA), -EAGAIN);
+	cr_expect_eq(stage_write(top, buffer, 10, 10, REQUEST_NOWAIT | REQUEST_FUA), -EAGAIN);
+	cr_expect_eq(nr(REQUEST_WRITE), 0);
+}
+
 Test(arbitrary_slow, many_waiters_of_one_chunk_do_not_nest)
 {
 	static struct request requests[1000];
