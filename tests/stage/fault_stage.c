@@ -18,6 +18,9 @@ struct fault {
 	struct request *kept;		/* in no order that matters */
 	unsigned int nr_kept, most_kept;
 	bool held, closing;
+	/* Held while memory below is copied: a store replaces an object at once,
+	 * so a read of one never meets a write of it half way. */
+	pthread_mutex_t store;
 };
 
 static struct fault *fault_of(struct stage *stage)
@@ -60,6 +63,27 @@ static void fault_after(struct request *request, void *context, int error)
 	request_complete(request, error ? error : fault->options.error);
 }
 
+static void keep_error(struct request *request, void *context, int error)
+{
+	*(int *)context = error;
+}
+
+static void pass_on(struct fault *fault, struct request *request)
+{
+	struct stage *next = fault->stage.next;
+	int error = -EIO;
+
+	if (!(next->geometry.flags & STAGE_NEVER_WAITS)) {
+		stage_submit(next, request);
+		return;
+	}
+	request_push(request, keep_error, &error);
+	pthread_mutex_lock(&fault->store);
+	stage_submit(next, request);
+	pthread_mutex_unlock(&fault->store);
+	request_complete(request, error);
+}
+
 static void fault_perform(struct fault *fault, struct request *request)
 {
 	int error = fault_of_request(fault, request);
@@ -70,7 +94,7 @@ static void fault_perform(struct fault *fault, struct request *request)
 	}
 	if (error)
 		request_push(request, fault_after, fault);
-	stage_submit(fault->stage.next, request);
+	pass_on(fault, request);
 }
 
 static struct request *take_any(struct fault *fault)
@@ -127,7 +151,7 @@ static void fault_submit(struct stage *stage, struct request *request)
 		if (draw(fault, 2))
 			request_complete(request, -EAGAIN);
 		else
-			stage_submit(stage->next, request);
+			pass_on(fault, request);
 		return;
 	}
 	pthread_mutex_lock(&fault->lock);
@@ -151,6 +175,7 @@ static void fault_close(struct stage *stage)
 		pthread_join(fault->threads[i], NULL);
 	pthread_cond_destroy(&fault->wake);
 	pthread_mutex_destroy(&fault->lock);
+	pthread_mutex_destroy(&fault->store);
 	free(fault->threads);
 	free(fault);
 }
@@ -178,6 +203,7 @@ int fault_open(struct stage *next, const struct fault_options *options,
 	fault->options = *options;
 	random_seed(&fault->random, options->seed);
 	pthread_mutex_init(&fault->lock, NULL);
+	pthread_mutex_init(&fault->store, NULL);
 	pthread_cond_init(&fault->wake, NULL);
 	geometry.size = stage_size(next);
 	if (options->read_unit)
