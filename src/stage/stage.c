@@ -326,19 +326,17 @@ static int doorway_check(const struct stage *stage,
 		return -EINVAL;
 	if (request->offset > size || request->count > size - request->offset)
 		return -EINVAL;
+	if (stage->geometry.flags & STAGE_READ_ONLY &&
+	    (request->op == REQUEST_WRITE || request->op == REQUEST_ZERO ||
+	     request->op == REQUEST_TRIM))
+		return -EROFS;
 	switch (request->op) {
-	case REQUEST_WRITE:
-		if (stage->geometry.flags & STAGE_READ_ONLY)
-			return -EROFS;
-		/* fall through */
 	case REQUEST_READ:
+	case REQUEST_WRITE:
 		if (request->count > stage->geometry.max_request)
 			return -EINVAL;
 		assert(iov_count(request->iov, request->nr_iov) == request->count);
 		return 0;
-	case REQUEST_ZERO:
-	case REQUEST_TRIM:
-		return stage->geometry.flags & STAGE_READ_ONLY ? -EROFS : 0;
 	case REQUEST_FLUSH:
 		return request->offset || request->count ? -EINVAL : 0;
 	case REQUEST_EXTENTS:
