@@ -71,7 +71,7 @@ static int stream_write(struct copy *copy, const struct piece *piece)
  * or the rest when no more will come; NULL: there is no more. */
 static struct piece *queue_take(struct copy *copy)
 {
-	unsigned int least = copy->options->target_volume ? copy->nr_pieces / 4 : 1;
+	unsigned int least = copy->options->target_volume ? copy->nr_pieces / 2 : 1;
 	struct piece *first, *end;
 	unsigned int nr;
 
