@@ -306,17 +306,20 @@ static int open_target_volume(const struct options *options,
 	error = check_not_same(source, target);
 	if (!error)
 		error = open_claim(options, &claim);
-	if (!error && option_given(options, "size") == false && source->stream &&
+	if (!error && !option_given(options, "size") && source->stream &&
 	    !option_flag(options, "overwrite") && !option_flag(options, "resume")) {
 		log_error("%s: how large? standard input does not say; --size does",
 			  target->text);
 		error = -EINVAL;
 	}
-	if (!error)
-		error = prepare_volume(options, source, target, &claim);
 	if (error)
 		return error;
-	target->state_dir = state_dir(NULL);
+	target->state_dir = state_dir(option_text(options, "state"));
+	if (!target->state_dir)
+		return -EIO;
+	error = prepare_volume(options, source, target, &claim);
+	if (error)
+		return error;
 	how.volume.take_over = claim.take_over;
 	how.volume.abandon_journal = claim.abandon_journal;
 	how.volume.exclusive = claim.exclusive;

@@ -169,10 +169,11 @@ static void look_at_limits(struct findings *findings)
 		     (unsigned long long)files.rlim_max, FILES_WANTED);
 }
 
-static void look_at_folders(struct findings *findings)
+static void look_at_folders(const struct options *options,
+			    struct findings *findings)
 {
 	const char *runtime = runtime_dir();
-	char *state = state_dir(NULL);
+	char *state = state_dir(option_text(options, "state"));
 
 	note(findings, "runtime folder", runtime != NULL,
 	     "set OBJMAP_RUNTIME_DIR to a folder of your own",
@@ -326,17 +327,17 @@ static void look_at_device(struct findings *findings, const struct place *place)
 
 static void print_findings(const json_t *list)
 {
-	const char *what, *detail, *remedy;
+	const char *remedy;
 	json_t *entry;
 	size_t i;
-	int ok;
 
 	json_array_foreach(list, i, entry) {
-		if (json_unpack(entry, "{s:s, s:b, s:s, s:s?}", "what", &what,
-				"ok", &ok, "detail", &detail, "remedy", &remedy))
-			continue;
-		printf("%-4s %-24s %s\n", ok ? "yes" : "no", what, detail);
-		if (!ok && remedy)
+		printf("%-4s %-24s %s\n",
+		       json_is_true(json_object_get(entry, "ok")) ? "yes" : "no",
+		       json_string_value(json_object_get(entry, "what")),
+		       json_string_value(json_object_get(entry, "detail")));
+		remedy = json_string_value(json_object_get(entry, "remedy"));
+		if (remedy)
 			printf("%-4s %-24s -> %s\n", "", "", remedy);
 	}
 }
@@ -359,7 +360,7 @@ int doctor_run(const struct options *options, int nr_arguments, char **arguments
 	look_at_nbd(&findings);
 	look_at_userfaultfd(&findings);
 	look_at_limits(&findings);
-	look_at_folders(&findings);
+	look_at_folders(options, &findings);
 	look_at_libraries(&findings);
 	if (nr_arguments == 1) {
 		if (strcmp(place.scheme, "dir") == 0)

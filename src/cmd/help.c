@@ -20,8 +20,7 @@ void help_print_overview(void)
 	     "objmap keeps volumes as chunks in object storage or a directory and\n"
 	     "serves them as files and as NBD exports.\n\nverbs:");
 	for (verb = verbs; verb->name; verb++)
-		if (verb->run)
-			printf("  %-16s %s\n", verb->name, verb->text);
+		printf("  %-16s %s\n", verb->name, verb->text);
 	puts("\nobjmap VERB --help says what a verb takes, objmap help VERB shows its\n"
 	     "manual page, objmap --version the version.");
 }

@@ -33,8 +33,7 @@ static int tell_unknown(const char *word)
 			return -EINVAL;
 		}
 	for (verb = verbs; verb->name && nr < NR_VERBS_MAX; verb++)
-		if (verb->run)
-			names[nr++] = verb->name;
+		names[nr++] = verb->name;
 	names[nr] = NULL;
 	near = nearest_word(word, names);
 	if (near)
@@ -53,8 +52,6 @@ int verb_find(int nr_words, char **words, const struct verb **verb, int *used)
 	snprintf(name, sizeof(name), "%s %s", words[0],
 		 nr_words > 1 ? words[1] : "");
 	for (v = verbs; v->name; v++) {
-		if (!v->run)
-			continue;
 		*verb = v;
 		*used = 1 + (strcmp(v->name, name) == 0);
 		if (*used == 2 || strcmp(v->name, words[0]) == 0)
@@ -73,7 +70,7 @@ void verb_print_family(const char *word)
 	const struct verb *verb;
 
 	for (verb = verbs; verb->name; verb++)
-		if (verb->run && begins_with(verb, word))
+		if (begins_with(verb, word))
 			printf("usage: objmap %s %s\n", verb->name, verb->usage);
 }
 

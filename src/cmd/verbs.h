@@ -9,10 +9,7 @@
 typedef int verb_run(const struct options *options, int nr_arguments,
 		     char **arguments);
 
-/* A verb whose file is still on its way is not in the build. */
-#define VERB_RUN verb_run __attribute__((weak))
-
-VERB_RUN clone_run, config_run, copy_verb_run, create_run, delete_run, doctor_run,
+verb_run clone_run, config_run, copy_verb_run, create_run, delete_run, doctor_run,
 	 gc_run, help_run, info_run, list_run, mount_run, resize_run,
 	 rollback_run, serve_run, snapshot_create_run, snapshot_delete_run,
 	 snapshot_list_run, status_run, umount_run, verify_run;
