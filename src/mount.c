@@ -326,7 +326,9 @@ static int stop_serving(struct mount *mount, enum mount_users users)
 
 #ifdef HAVE_FUSE
 	if (mount->file) {
-		error = fuse_file_stop(mount->file, users == MOUNT_WITHOUT_USERS);
+		error = fuse_file_stop(mount->file, users == MOUNT_ASK_USERS ?
+				       FUSE_STOP_ASK : atomic_load(&mount->drop) ?
+				       FUSE_STOP_DROP : FUSE_STOP_SAVE);
 		if (error == -EBUSY)
 			log_error("%s is in use: something has it open or mapped, or a loop device is on it (lsof %s; losetup -j %s)",
 				  mount->spec.where.text, mount->spec.where.path,
@@ -396,10 +398,9 @@ static void close_export(struct mount *mount)
 		if (status.fenced)
 			mount->status = 1;
 		if (status.pending_bytes && !status.fenced) {
-			log_error("%s: %llu bytes that were not committed are dropped",
-				  mount->spec.where.text,
-				  (unsigned long long)status.pending_bytes);
-			mount->status = 1;
+			log_warning("%s: %llu bytes that were not committed are dropped",
+				    mount->spec.where.text,
+				    (unsigned long long)status.pending_bytes);
 		}
 		control_unlink_volume(mount->control, status.head.uuid);
 	}
@@ -464,7 +465,7 @@ void mount_undo(struct mount *mount)
 		mount_server_stop(mount->server);
 #ifdef HAVE_FUSE
 	if (mount->file) {
-		fuse_file_stop(mount->file, true);
+		fuse_file_stop(mount->file, FUSE_STOP_DROP);
 		if (mount->export)
 			export_drain(mount->export);
 	}

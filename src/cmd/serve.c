@@ -212,7 +212,7 @@ static int section_spec(struct serve_file *file, struct section *section,
 			const char *state, struct mount_spec *spec,
 			struct options **options)
 {
-	char *argv[MAX_OPTIONS + 3];
+	char *argv[MAX_OPTIONS + 4], verb[] = "mount";
 	int argc = 0, nr, status;
 	char **arguments;
 
@@ -221,6 +221,7 @@ static int section_spec(struct serve_file *file, struct section *section,
 			  section->line, section->place ? "where" : "place");
 		return EXIT_USAGE;
 	}
+	argv[argc++] = verb;
 	for (unsigned int i = 0; i < section->nr_options; i++)
 		argv[argc++] = section->options[i];
 	argv[argc++] = section->place;
@@ -266,10 +267,10 @@ int serve_run(const struct options *options, int nr_arguments, char **arguments)
 	struct options **each = NULL;	/* specs point into them */
 	int nr, status = EXIT_USAGE;
 	unsigned int nr_specs = 0;
-	char empty[] = "", *none[] = { empty, empty, NULL }, **rest;
+	char word[] = "mount", *none[] = { word, word, word, NULL }, **rest;
 
 	(void)nr_arguments;
-	if (options_parse(find_verb("mount"), 2, none, &file.scratch, &nr,
+	if (options_parse(find_verb("mount"), 3, none, &file.scratch, &nr,
 			  &rest) != 0 || read_file(&file) != 0)
 		goto out;
 	status = 1;

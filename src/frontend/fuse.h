@@ -42,11 +42,16 @@ int fuse_file_prepare(const char *where, const struct fuse_options *options,
 /* Mounts it and starts serving @export on threads of its own. */
 int fuse_file_start(struct fuse_file *file, struct export *export);
 
-/* Unmounts, answers what is in flight, joins the threads.  With users on it:
- * -EBUSY and goes on serving; with @lazy the file is taken from its path, what
- * was written through mappings is fetched, and the users get ENOTCONN.
- * Once stopped it may be called again and does nothing. */
-int fuse_file_stop(struct fuse_file *file, bool lazy);
+enum fuse_stop {
+	FUSE_STOP_ASK,	/* with users on it: -EBUSY, and it goes on serving */
+	FUSE_STOP_SAVE,	/* its users get ENOTCONN; what they wrote through
+			 * mappings is fetched before */
+	FUSE_STOP_DROP,	/* ... is lost */
+};
+
+/* Unmounts, answers what is in flight, joins the threads.  Once stopped it may
+ * be called again and does nothing. */
+int fuse_file_stop(struct fuse_file *file, enum fuse_stop how);
 void fuse_file_close(struct fuse_file *file);
 
 /* The export's size has changed. */

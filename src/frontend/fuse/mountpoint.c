@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,13 +42,14 @@ static int mounted(const char *path)
 
 enum mountpoint_state mountpoint_look(const char *path)
 {
-	struct stat st;
+	struct statfs fs;
 
 	switch (mounted(path)) {
 	case 0:
 		return MOUNTPOINT_FREE;
 	case 1:
-		return stat(path, &st) < 0 && errno == ENOTCONN ?
+		/* Not stat(): the kernel answers that from what it remembers. */
+		return statfs(path, &fs) < 0 && errno == ENOTCONN ?
 		       MOUNTPOINT_DEAD : MOUNTPOINT_LIVE;
 	default:
 		return MOUNTPOINT_FOREIGN;

@@ -307,9 +307,11 @@ out:
 
 /* Takes the file from its path under the eyes of its users.  What they wrote
  * through mappings is written back first, while it still can be. */
-static int detach(struct fuse_file *file)
+static int detach(struct fuse_file *file, enum fuse_stop how)
 {
-	int fd = open(file->path, O_RDONLY | O_CLOEXEC), error;
+	int fd = how == FUSE_STOP_SAVE ?
+		 open(file->path, O_RDONLY | O_CLOEXEC) : -1;
+	int error;
 
 	error = mountpoint_unmount(file->path, true);
 	if (fd >= 0) {
@@ -335,7 +337,7 @@ static void serve_threads_end(struct fuse_file *file, bool cancel)
 	pthread_mutex_unlock(&file->lock);
 }
 
-int fuse_file_stop(struct fuse_file *file, bool lazy)
+int fuse_file_stop(struct fuse_file *file, enum fuse_stop how)
 {
 	bool detached = false;
 	int error = 0;
@@ -345,8 +347,8 @@ int fuse_file_stop(struct fuse_file *file, bool lazy)
 	atomic_store(&file->stopping, true);
 	if (atomic_load(&file->nr_serving)) {
 		error = mountpoint_unmount(file->path, false);
-		if (error == -EBUSY && lazy) {
-			error = detach(file);
+		if (error == -EBUSY && how != FUSE_STOP_ASK) {
+			error = detach(file, how);
 			detached = !error;
 		}
 	}

@@ -1,0 +1,520 @@
+"""mount, umount, status and serve: the daemon that is left behind, its control
+socket, its signals, NBD exports, given connections, systemd, serve files."""
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import fixtures
+from fixtures import OBJMAP, World, free_port, require, wait_for, wait_gone
+
+MIB = 1 << 20
+
+
+def nbd_handle():
+    import nbd
+    return nbd.NBD()
+
+
+class Mount(World):
+    def volume(self, name='vol', size='16M', *options):
+        place = 'dir:' + self.path(name)
+        self.objmap('create', place, '--size', size, '--chunk-size', '64K', *options)
+        return place
+
+    def unix(self, name='sock', export=''):
+        return 'nbd+unix:///%s?socket=%s' % (export, self.path(name))
+
+    def mount(self, place, where, *options, **kw):
+        """Mounts, returns the line it prints."""
+        p = self.objmap('mount', place, where, '--log', self.path('log'), *options, **kw)
+        line = p.stdout.decode()
+        self.assertTrue(line.endswith('\n') and line.count('\n') == 1, line)
+        self.pids.append(self.status(line.strip())['pid'])
+        return line.strip()
+
+    def status(self, where):
+        return json.loads(self.objmap('status', where, '--json').stdout)
+
+    def pid(self, where):
+        return self.status(where)['pid']
+
+    def connect(self, where):
+        h = nbd_handle()
+        h.connect_uri(where)
+        return h
+
+    def log(self):
+        with open(self.path('log')) as f:
+            return f.read()
+
+
+class Daemon(Mount):
+    def test_a_port_that_was_free_is_printed_and_works(self):
+        where = self.mount('memory:1M', 'nbd://127.0.0.1:0/disk')
+        self.assertRegex(where, r'^nbd://127\.0\.0\.1:[1-9][0-9]*/disk$')
+        h = self.connect(where)
+        self.assertEqual(h.get_size(), MIB)
+        h.shutdown()
+        self.objmap('umount', where)
+
+    def test_json_says_where_and_who(self):
+        p = self.objmap('mount', 'memory:1M', self.unix(), '--json')
+        told = json.loads(p.stdout)
+        self.pids.append(told['pid'])
+        self.assertEqual(told['where'], self.unix())
+        self.assertEqual(self.pid(self.unix()), told['pid'])
+        self.objmap('umount', self.unix())
+
+    def test_the_daemon_holds_nothing_of_the_terminal(self):
+        where = self.mount('memory:1M', self.unix())
+        pid = self.pid(where)
+        for fd in (0, 1, 2):
+            self.assertEqual(os.readlink('/proc/%d/fd/%d' % (pid, fd)), '/dev/null')
+        self.assertEqual(os.getsid(pid), pid)
+        with open('/proc/%d/limits' % pid) as f:
+            core = [line for line in f if line.startswith('Max core')][0]
+        self.assertEqual(core.split()[4:6], ['0', '0'])
+        self.objmap('umount', where)
+
+    def test_core_keeps_the_limit(self):
+        where = self.mount('memory:1M', self.unix(), '--core')
+        with open('/proc/%d/limits' % self.pid(where)) as f:
+            core = [line for line in f if line.startswith('Max core')][0]
+        with open('/proc/self/limits') as f:
+            ours = [line for line in f if line.startswith('Max core')][0]
+        self.assertEqual(core, ours)
+        self.objmap('umount', where)
+
+    def test_a_failure_is_seen_where_mount_was_typed(self):
+        p = self.objmap('mount', 'dir:' + self.path('none'), self.unix(), status=1)
+        self.assertIn(self.path('none').encode(), p.stderr)
+        self.assertEqual(p.stdout, b'')
+        self.assertEqual(self.objmap('status', '--json').stdout.strip(), b'[]')
+        self.assertFalse(os.path.exists(self.path('sock')))
+
+    def test_wrong_words_are_usage_errors(self):
+        for place, where in (('dir:' + self.path('x'), 'nothing'),
+                             ('nowhere:/x', self.unix()),
+                             ('memory:1M', 'nbd:///?socket=x'),
+                             ('memory:1M', 'nbd+unix://x?socket=/tmp/x'),
+                             ('memory:1M', 'nbd+unix:///x'),
+                             ('memory:1M', 'nbd://127.0.0.1:99999/'),
+                             ('memory:1M', 'nbd://::1/'),
+                             ('memory:1M', 'nbd'),
+                             ('memory:1M', '/dev/nbd0'),
+                             ('memory:1M', 'uffd:/tmp/x'),
+                             ('memory:1M', 'http://x/'),
+                             ('memory:1M', 'fd:x'),
+                             ('memory:1M', self.unix('s' * 120)),
+                             ('memory:1M', '')):
+            p = self.objmap('mount', place, where, status=2)
+            self.assertTrue(p.stderr.startswith(b'objmap: '), p.stderr)
+
+    def test_options_that_contradict_are_usage_errors(self):
+        place = self.volume()
+        for options in (['--follow'], ['--durability', 'journal'],
+                        ['--durability', 'journal', '--direct'], ['--cache', 'memory'],
+                        ['--cache-size', '1G']):
+            p = self.objmap('mount', place, self.unix(), *options, status=2)
+            self.assertTrue(p.stderr.startswith(b'objmap: '), p.stderr)
+        self.objmap('mount', 'memory:1M', self.unix(), '--follow', '--read-only', status=2)
+        self.objmap('umount', self.unix(), '--no-drain', status=2)
+
+    def test_a_closed_descriptor_is_refused(self):
+        p = self.objmap('mount', 'memory:1M', 'fd:77', status=1)
+        self.assertIn(b'fd:77', p.stderr)
+
+    def test_a_public_address_needs_tls_or_a_word(self):
+        where = 'nbd://0.0.0.0:0/'
+        p = self.objmap('mount', 'memory:1M', where, status=1)
+        self.assertIn(b'insecure-public', p.stderr)
+        self.objmap('umount', self.mount('memory:1M', where, '--insecure-public'))
+
+    def test_sigterm_and_sigint_save_and_end_with_zero(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            place = self.volume('vol%d' % number)
+            p = self.start(OBJMAP, 'mount', place, self.unix(), '--foreground',
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.assertEqual(p.stdout.readline().decode().strip(), self.unix())
+            h = self.connect(self.unix())
+            h.pwrite(b'signal!!' * 512, 8192)
+            os.kill(p.pid, number)
+            out, err = p.communicate(timeout=30)
+            self.assertEqual((p.returncode, out), (0, b''), err)
+            where = self.mount(place, self.unix())
+            h = self.connect(where)
+            self.assertEqual(h.pread(8, 8192), b'signal!!')
+            h.shutdown()
+            self.objmap('umount', where)
+
+    def test_umount_saves_what_an_nbd_client_wrote_and_cuts_it_off(self):
+        import nbd
+        place = self.volume()
+        where = self.mount(place, self.unix())
+        h = self.connect(where)
+        h.pwrite(b'written ' * 512, 0)
+        self.objmap('umount', where)
+        with self.assertRaises(nbd.Error):
+            h.pread(8, 0)
+        where = self.mount(place, where)
+        h = self.connect(where)
+        self.assertEqual(h.pread(8, 0), b'written ')
+        h.shutdown()
+        self.objmap('umount', where)
+
+    def test_a_second_writer_is_refused_and_named(self):
+        place = self.volume()
+        where = self.mount(place, self.unix())
+        p = self.objmap('mount', place, self.unix('other'), status=1)
+        self.assertIn(str(self.pid(where)).encode(), p.stderr)
+        self.assertIn(b'--take-over', p.stderr)
+        reader = self.mount(place, self.unix('other'), '--read-only')
+        self.objmap('umount', reader)
+        self.objmap('umount', where)
+
+    def test_who_is_taken_over_is_fenced_keeps_its_data_and_says_so(self):
+        import nbd
+        place = self.volume()
+        first = self.mount(place, self.unix())
+        h = self.connect(first)
+        h.pwrite(b'mine    ' * 512, 0)
+        # Another runtime folder: another machine, as far as locks go.
+        env = dict(self.env, OBJMAP_RUNTIME_DIR=self.path('run2'))
+        second = self.unix('other')
+        self.objmap('mount', place, second, '--take-over', env=env)
+        told = json.loads(self.objmap('status', second, '--json', env=env).stdout)
+        self.pids.append(told['pid'])
+        with self.assertRaises(nbd.Error):
+            h.flush()
+        self.assertTrue(self.status(first)['volume']['fenced'])
+        self.assertIn(b'FENCED', self.objmap('status', first).stdout)
+        pid = self.pid(first)
+        self.objmap('umount', first, status=1)
+        wait_gone(pid)
+        kept = [os.path.join(d, f) for d, _, files in os.walk(self.path('state'))
+                for f in files if 'fenced' in d]
+        self.assertTrue(kept, 'nothing was kept')
+        self.assertTrue(any(b'mine    ' * 512 in open(k, 'rb').read() for k in kept))
+        self.objmap('umount', second, env=env)
+
+    def test_two_mounts_of_one_name_are_refused(self):
+        where = self.mount('memory:1M', self.unix())
+        p = self.objmap('mount', 'memory:1M', self.unix(export=''), status=1)
+        self.assertIn(b'objmap: ', p.stderr)
+        self.objmap('umount', where)
+
+    def test_a_snapshot_is_asked_of_the_daemon_which_flushes_first(self):
+        place = self.volume()
+        where = self.mount(place, self.unix())
+        h = self.connect(where)
+        h.pwrite(b'before  ' * 512, 0)
+        self.objmap('snapshot', 'create', place, 'one')
+        h.pwrite(b'after   ' * 512, 0)
+        h.flush()
+        old = self.mount(place + '@one', self.unix('old'))
+        o = self.connect(old)
+        self.assertEqual((o.pread(8, 0), o.is_read_only()), (b'before  ', True))
+        o.shutdown()
+        h.shutdown()
+        self.objmap('umount', old)
+        self.objmap('umount', where)
+
+    def test_durability_none_saves_at_umount_only(self):
+        place = self.volume()
+        where = self.mount(place, self.unix(), '--durability', 'none')
+        h = self.connect(where)
+        h.pwrite(b'x' * 4096, 0)
+        h.flush()
+        self.assertGreater(self.status(where)['volume']['dirty_bytes'], 0)
+        h.shutdown()
+        self.objmap('umount', where)
+        where = self.mount(place, self.unix())
+        h = self.connect(where)
+        self.assertEqual(h.pread(4096, 0), b'x' * 4096)
+        h.shutdown()
+        self.objmap('umount', where)
+
+
+class Control(Mount):
+    def control(self, where):
+        names = [n for n in os.listdir(self.path('run')) if len(n) == 16]
+        self.assertEqual(len(names), 1, names)
+        return self.path('run/' + names[0])
+
+    def ask(self, path, data):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(20)
+            s.connect(path)
+            answer = b''
+            try:
+                s.sendall(data)
+                while True:
+                    more = s.recv(65536)
+                    if not more:
+                        return answer
+                    answer += more
+            except (ConnectionResetError, BrokenPipeError):
+                return answer       # it has said enough before it read all
+
+    def test_the_folder_and_the_socket_are_ours_alone(self):
+        where = self.mount('memory:1M', self.unix())
+        self.assertEqual(stat.S_IMODE(os.stat(self.path('run')).st_mode), 0o700)
+        self.assertEqual(stat.S_IMODE(os.stat(self.control(where)).st_mode), 0o600)
+        self.objmap('umount', where)
+        self.assertEqual([n for n in os.listdir(self.path('run')) if len(n) == 16], [])
+
+    def test_a_runtime_folder_that_others_can_write_is_refused(self):
+        os.mkdir(self.path('run'))
+        os.chmod(self.path('run'), 0o777)
+        p = self.objmap('mount', 'memory:1M', self.unix(), status=1)
+        self.assertIn(b'OBJMAP_RUNTIME_DIR', p.stderr)
+
+    def test_garbage_is_answered_and_hurts_nobody(self):
+        where = self.mount('memory:1M', self.unix())
+        path = self.control(where)
+        for data in (b'\n', b'[]\n', b'{"command": 7}\n', b'{"command": "no such"}\n',
+                     b'{"command": "resize"}\n', b'{"command": "resize", "size": -5}\n',
+                     b'{"command": "snapshot create"}\n', b'{' * 70000 + b'\n',
+                     b'\xff\xfe\n'):
+            answer = self.ask(path, data)
+            if answer:      # a request that is too long is cut off
+                self.assertGreater(json.loads(answer)['error'], 0, data)
+        idle = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+        for s in idle:
+            s.connect(path)
+        for s in idle:
+            s.close()
+        wait_for(lambda: self.objmap('status', where, status=None).returncode == 0,
+                 'an answer')
+        self.objmap('umount', where)
+
+    def test_another_user_is_not_heard(self):
+        require('root', 'setpriv')
+        where = self.mount('memory:1M', self.unix())
+        path = self.control(where)
+        for p in (self.dir, self.path('run'), path):
+            os.chmod(p, 0o777)
+        script = ('import socket,sys\ns=socket.socket(socket.AF_UNIX)\n'
+                  's.connect(sys.argv[1])\ns.sendall(b\'{"command":"status"}\\n\')\n'
+                  'sys.exit(len(s.recv(10)))\n')
+        p = subprocess.run(['setpriv', '--reuid=65534', '--clear-groups', sys.executable,
+                            '-c', script, path], timeout=20, stderr=subprocess.DEVNULL)
+        self.assertEqual(p.returncode if p.returncode in (0, 10) else 0, 0)
+        os.chmod(self.path('run'), 0o700)
+        self.objmap('umount', where)
+
+    def test_status_of_all_and_of_one(self):
+        one = self.mount('memory:1M', self.unix('a'))
+        two = self.mount(self.volume(), self.unix('b'))
+        told = {m['where']: m for m in json.loads(self.objmap('status', '--json').stdout)}
+        self.assertEqual(set(told), {one, two})
+        self.assertEqual(told[two]['mode'], 'direct')
+        self.assertEqual(told[two]['size'], 16 * MIB)
+        self.assertIsNone(told[two]['store']['trouble'])
+        text = self.objmap('status').stdout.decode()
+        self.assertIn(one, text)
+        h = self.connect(two)
+        h.pwrite(b'x' * 4096, 0)
+        self.assertEqual(self.status(two)['clients'], 1)
+        self.assertGreater(self.status(two)['volume']['dirty_bytes'], 0)
+        self.assertEqual(self.status(two)['requests']['write'], {'requests': 1, 'bytes': 4096})
+        h.shutdown()
+        self.objmap('umount', one)
+        self.objmap('umount', two)
+        self.objmap('status', one, status=1)
+
+    def test_umount_of_nothing_says_so(self):
+        p = self.objmap('umount', self.unix(), status=1)
+        self.assertIn(b'not mounted', p.stderr)
+
+
+class Run(Mount):
+    def test_the_command_gets_where_and_its_status_is_ours(self):
+        p = self.objmap('mount', 'memory:1M', self.unix(), '--run', 'sh', '-c',
+                        'echo "$OBJMAP_WHERE"; echo "{}"; exit 7', status=7)
+        self.assertEqual(p.stdout.decode().split(), [self.unix()] * 2)
+        self.assertEqual(self.objmap('status', '--json').stdout.strip(), b'[]')
+
+    def test_what_it_wrote_is_saved(self):
+        require('nbdcopy')
+        place = self.volume()
+        with open(self.path('image'), 'wb') as f:
+            f.write(os.urandom(16 * MIB))
+        self.objmap('mount', place, self.unix(), '--run', 'nbdcopy', self.path('image'), '{}')
+        self.objmap('mount', place, self.unix(), '--read-only', '--run', 'nbdcopy', '{}',
+                    self.path('copy'))
+        self.run_ok('cmp', self.path('image'), self.path('copy'))
+
+    def test_a_command_that_is_not_there_or_is_killed(self):
+        p = self.objmap('mount', 'memory:1M', self.unix(), '--run', '/no/such', status=127)
+        self.assertIn(b'/no/such', p.stderr)
+        self.objmap('mount', 'memory:1M', self.unix(), '--run', 'sh', '-c', 'kill -9 $$',
+                    status=128 + 9)
+        self.assertEqual(self.objmap('status', '--json').stdout.strip(), b'[]')
+
+    def test_it_does_not_inherit_blocked_signals(self):
+        p = self.objmap('mount', 'memory:1M', self.unix(), '--run', 'grep', 'SigBlk',
+                        '/proc/self/status')
+        self.assertEqual(int(p.stdout.split()[1], 16), 0)
+
+    def test_run_on_a_single_connection_is_refused(self):
+        self.objmap('mount', 'memory:1M', '-', '--run', 'true', status=2)
+
+
+class Streams(Mount):
+    def test_dash_serves_one_connection_and_saves_at_its_end(self):
+        place = self.volume()
+        h = nbd_handle()
+        h.connect_command([OBJMAP, 'mount', place, '-', '--state', self.path('state')])
+        h.pwrite(b'by pipe ' * 512, 65536)
+        h.shutdown()
+        wait_for(lambda: json.loads(self.objmap('info', place, '--json').stdout)
+                 .get('holder') is None, 'the volume to be let go')
+        where = self.mount(place, self.unix())
+        h = self.connect(where)
+        self.assertEqual(h.pread(8, 65536), b'by pipe ')
+        h.shutdown()
+        self.objmap('umount', where)
+
+    def setUp(self):
+        super().setUp()
+        # libnbd starts objmap with our own environment.
+        self.saved = dict(os.environ)
+        os.environ.update(self.env)
+        self.addCleanup(lambda: (os.environ.clear(), os.environ.update(self.saved)))
+
+    def test_a_given_descriptor_is_served_and_standard_output_is_left_alone(self):
+        ours, theirs = socket.socketpair()
+        p = self.start(OBJMAP, 'mount', 'memory:1M', 'fd:%d' % theirs.fileno(),
+                       pass_fds=[theirs.fileno()], stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE)
+        theirs.close()
+        h = nbd_handle()
+        h.connect_socket(os.dup(ours.fileno()))
+        ours.close()
+        h.pwrite(b'x' * 512, 0)
+        self.assertEqual(h.pread(512, 0), b'x' * 512)
+        h.shutdown()
+        del h
+        out, err = p.communicate(timeout=20)
+        self.assertEqual((p.returncode, out), (0, b''), err)
+
+    def test_systemd_sockets_are_served(self):
+        h = nbd_handle()
+        h.connect_systemd_socket_activation([OBJMAP, 'mount', 'memory:1M', self.unix('unused')])
+        self.assertEqual(h.get_size(), MIB)
+        self.assertFalse(os.path.exists(self.path('unused')))
+        h.shutdown()
+
+    def test_systemd_is_told_when_it_is_ready(self):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        s.settimeout(20)
+        s.bind(self.path('notify'))
+        p = self.start(OBJMAP, 'mount', 'memory:1M', self.unix(), '--foreground',
+                       env=dict(self.env, NOTIFY_SOCKET=self.path('notify')),
+                       stdout=subprocess.DEVNULL)
+        self.assertEqual(s.recv(100), b'READY=1')
+        h = self.connect(self.unix())
+        h.shutdown()
+        p.terminate()
+        self.assertEqual(s.recv(100), b'STOPPING=1')
+        self.assertEqual(p.wait(20), 0)
+        s.close()
+
+
+class Serve(Mount):
+    def conf(self, text):
+        with open(self.path('serve.conf'), 'w') as f:
+            f.write(text)
+        return self.path('serve.conf')
+
+    def test_several_exports_at_one_address_and_a_file(self):
+        require('fuse')
+        port = free_port()
+        one, two = self.volume('one'), self.volume('two', '8M')
+        conf = self.conf("""
+# two exports at one address
+[mount]
+place = %s
+where = nbd://127.0.0.1:%d/one
+description = the first
+[mount]
+place = %s
+where = nbd://127.0.0.1:%d/two
+read-only = yes
+[mount]
+place = memory:3M
+where = %s
+""" % (one, port, two, port, self.path('disk')))
+        p = self.objmap('serve', conf, '--log', self.path('log'))
+        self.mounts.append(self.path('disk'))
+        wheres = p.stdout.decode().split()
+        self.assertEqual(len(wheres), 3)
+        pids = {self.pid(w) for w in wheres}
+        self.assertEqual(len(pids), 1)
+        self.pids += pids
+        h = nbd_handle()
+        h.set_opt_mode(True)
+        h.connect_uri('nbd://127.0.0.1:%d/' % port)
+        names = {}
+        h.opt_list(lambda name, text: names.__setitem__(name, text) or 0)
+        h.opt_abort()
+        self.assertEqual(names, {'one': 'the first', 'two': two})
+        h = self.connect(wheres[1])
+        self.assertTrue(h.is_read_only())
+        h.shutdown()
+        self.assertEqual(os.stat(self.path('disk')).st_size, 3 * MIB)
+        # One of two at an address cannot end alone; a file can.
+        p = self.objmap('umount', wheres[0], status=1)
+        self.assertIn(b'shares its address', p.stderr)
+        self.objmap('umount', self.path('disk'))
+        self.assertFalse(os.path.exists(self.path('disk')))
+        again = self.mount('memory:1M', self.path('disk'))
+        self.objmap('umount', again)
+        h = self.connect(wheres[0])
+        h.pwrite(b'x' * 4096, 0)
+        pid = pids.pop()
+        os.kill(pid, signal.SIGTERM)
+        wait_gone(pid)
+        where = self.mount(one, self.unix())
+        h = self.connect(where)
+        self.assertEqual(h.pread(4096, 0), b'x' * 4096)
+        h.shutdown()
+        self.objmap('umount', where)
+
+    def test_a_mistake_is_told_with_its_line_and_nothing_is_started(self):
+        good = '[mount]\nplace = memory:1M\nwhere = %s\n' % self.unix()
+        for text, line, status in (
+                ('place = memory:1M\n', 1, 2),
+                ('[other]\n', 1, 2),
+                ('# nothing\n', None, 2),
+                (good + 'nonsense\n', 4, 2),
+                (good + 'read-onl = yes\n', 4, 2),
+                (good + 'read-only = perhaps\n', 4, 2),
+                (good + 'memory-limit = much\n', 4, 2),
+                (good + 'place = memory:2M\n', 4, 2),
+                (good + 'take-over = yes\n', 4, 2),
+                (good + 'force = yes\n', 4, 2),
+                (good + 'max-clients = 7\n', 4, 2),
+                (good + '[mount]\nplace = memory:1M\n', 4, 2),
+                (good + '[mount]\nplace = nowhere:1M\nwhere = %s\n' % self.unix('b'), 4, 2),
+                (good + '[mount]\nplace = memory:1M\nwhere = -\n', 4, 2),
+                (good + '[mount]\nplace = dir:%s\nwhere = %s\n' % (
+                    self.path('none'), self.unix('b')), None, 1),
+                (good + '[mount]\nplace = memory:1M\nwhere = %s\n' % self.unix(), None, 1)):
+            p = self.objmap('serve', self.conf(text), status=status)
+            where = '%s:%d:' % (self.path('serve.conf'), line) if line else 'objmap:'
+            self.assertIn(where.encode(), p.stderr, text)
+            self.assertEqual(self.objmap('status', '--json').stdout.strip(), b'[]')
+            self.assertFalse(os.path.exists(self.path('sock')), text)
+        p = self.objmap('serve', self.path('missing'), status=2)
+        self.assertIn(b'missing', p.stderr)
+
+
+if __name__ == '__main__':
+    fixtures.main()
