@@ -67,6 +67,8 @@ static bool eager;			/* a writer that deletes at once was open */
 static struct images possible;
 /* What head held at some moment since the outermost operation began. */
 static struct images seen;
+/* What a rollback that runs may yet make of any head it meets; or NULL. */
+static const struct image *rolling;
 static uint64_t owner;			/* head's writer, as last observed */
 static unsigned int generation;		/* how often that changed */
 static struct image adopted[64];	/* what the claims found */
@@ -181,6 +183,15 @@ static void may_become(const struct image *image)
 	images_add(&seen, image);
 }
 
+/* Head holds @image, and nothing else that was on its way can come any more. */
+static void settle(const struct image *image)
+{
+	possible.nr = 0;
+	may_become(image);
+	if (rolling)
+		may_become(rolling);
+}
+
 /* Looks who head's writer is now: a claim that came through, whoever heard of
  * it, settles what head holds. */
 static void observe(void)
@@ -199,8 +210,7 @@ static void observe(void)
 			 "what somebody did");
 	owner = writer;
 	adopted[++generation % 64] = image;
-	possible.nr = 0;
-	may_become(&image);
+	settle(&image);
 }
 
 static void check_head(void)
@@ -312,8 +322,7 @@ static void judge_commit(unsigned int w, const struct image *next, int error,
 
 	observe();
 	if (error == 0 && generation == began) {
-		possible.nr = 0;
-		may_become(next);
+		settle(next);
 	} else if (error == 0 && !image_equal(&adopted[(began + 1) % 64], next)) {
 		violated("I1: writer %u's flush was acknowledged, and the next owner did "
 			 "not find it", w);
@@ -494,7 +503,9 @@ static void rollback(struct named *named, const char *name, struct store *store)
 	if (named->being != PRESENT)
 		return;
 	may_become(&named->image);
+	rolling = &named->image;
 	error = volume_rollback(store, name, &options);
+	rolling = NULL;
 	observe();
 	tell("rollback to %s: %d", name, error);
 	if (error == -ENOENT)
@@ -767,8 +778,7 @@ static void create(void)
 	tell("created");
 	owner = head_now().writer;
 	generation++;
-	possible.nr = 0;
-	may_become(&image);
+	settle(&image);
 }
 
 static void close_all(void)
