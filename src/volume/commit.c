@@ -183,8 +183,29 @@ static bool is_hole_already(struct volume *volume, const struct head *head,
 	return hole;
 }
 
+/* Of the last chunk what lies beyond @end (bytes of the volume) is stored as
+ * zeros: a table may hold more, from before the volume was cut. */
+static int put_data(struct attempt *attempt, uint32_t chunk, const uint8_t *data,
+		    uint64_t end)
+{
+	static const struct ref hole;
+	uint32_t chunk_size = attempt->volume->chunk_size;
+	uint64_t left = end - (uint64_t)chunk * chunk_size;
+	uint8_t *cut;
+
+	if (left >= chunk_size || bytes_are_zero(data + left, chunk_size - left))
+		return put_chunk(attempt, chunk, data, false);
+	if (bytes_are_zero(data, left))
+		return changes_add(&attempt->changes, chunk, 1, &hole);
+	cut = calloc(1, chunk_size);
+	if (!cut)
+		return -ENOMEM;
+	memcpy(cut, data, left);
+	return put_chunk(attempt, chunk, cut, true);
+}
+
 static int put_item(struct attempt *attempt, const struct commit_item *item,
-		    uint32_t nr_chunks)
+		    uint32_t nr_chunks, uint64_t end)
 {
 	static const struct ref hole;
 	struct commit_item cut = *item;
@@ -192,7 +213,7 @@ static int put_item(struct attempt *attempt, const struct commit_item *item,
 	if (nr_chunks - cut.chunk < cut.nr_chunks)
 		cut.nr_chunks = nr_chunks - cut.chunk;
 	if (cut.data)
-		return put_chunk(attempt, cut.chunk, cut.data, false);
+		return put_data(attempt, cut.chunk, cut.data, end);
 	if (is_hole_already(attempt->volume, &attempt->swap.next, &cut))
 		return 0;
 	return changes_add(&attempt->changes, cut.chunk, cut.nr_chunks, &hole);
@@ -206,11 +227,12 @@ static int put_chunks(struct attempt *attempt, const struct commit_batch *batch,
 	const struct head *next = &attempt->swap.next;
 	const struct commit_item *item = batch->items;
 	uint32_t nr = volume_nr_chunks(next->size, next->chunk_size);
+	uint64_t end = batch->size > next->size ? batch->size : next->size;
 	int error = 0;
 
 	for (; !error && item < batch->items + batch->nr_items; item++)
 		if (item->chunk < nr && !(tail && item->chunk == nr - 1))
-			error = put_item(attempt, item, nr - (tail != NULL));
+			error = put_item(attempt, item, nr - (tail != NULL), end);
 	if (!tail)
 		return error;
 	if (error || bytes_are_zero(tail, next->chunk_size)) {

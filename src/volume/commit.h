@@ -55,8 +55,8 @@ int fold_put_node(struct attempt *attempt, unsigned int level, uint32_t number,
 
 /* Before the chunks are uploaded: the new size into the next head, levels that
  * a smaller map does not need taken off, and the changes that cut the rest
- * off.  *@tail: malloc'ed content of the last chunk when it was data that is
- * cut inside (it is to be uploaded in place of what @batch says), else NULL. */
+ * off.  *@tail: malloc'ed content of the last chunk when what is committed of it
+ * is cut inside and @batch has nothing newer, else NULL. */
 int resize_begin(struct attempt *attempt, const struct commit_batch *batch,
 		 void **tail);
 /* After the fold: levels that a larger map needs. */

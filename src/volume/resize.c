@@ -30,7 +30,8 @@ static int lower(struct attempt *attempt, unsigned int from, unsigned int levels
 	return 0;
 }
 
-/* What is committed of the last chunk, with zeros from byte @keep on. */
+/* What is committed of the last chunk, with zeros from byte @keep on; NULL: a
+ * hole, or @batch has its content, which is cut when it is put. */
 static int read_tail(struct attempt *attempt, uint32_t chunk, uint32_t keep,
 		     const struct commit_batch *batch, void **tail)
 {
@@ -43,16 +44,11 @@ static int read_tail(struct attempt *attempt, uint32_t chunk, uint32_t keep,
 	for (; item < batch->items + batch->nr_items; item++)
 		if (chunk - item->chunk < item->nr_chunks)
 			break;
-	if (item < batch->items + batch->nr_items && !item->data)
+	if (item < batch->items + batch->nr_items)
 		return 0;
 	*tail = malloc(volume->chunk_size);
 	if (!*tail)
 		return -ENOMEM;
-	if (item < batch->items + batch->nr_items) {
-		memcpy(*tail, item->data, volume->chunk_size);
-		memset((uint8_t *)*tail + keep, 0, volume->chunk_size - keep);
-		return 0;
-	}
 	error = map_look_wait(volume, base, &find);
 	if (!error && !ref_is_hole(&find.ref))
 		error = chunk_read(volume, base, chunk, &find.ref, *tail);

@@ -593,6 +593,30 @@ Test(races, what_was_cut_off_reads_as_zeros_when_it_grows_again)
 	close_volume(volume);
 }
 
+Test(races, a_shrink_whose_reply_was_lost_cuts_what_is_committed_after_it)
+{
+	static unsigned char content[CHUNK];
+	struct volume *volume;
+	unsigned int i;
+
+	patience = 0;
+	volume = open_writer(writer);
+	put(volume, 5, 2);
+	put(volume, 7, 2);
+	on(writer, STORE_PUT, "head", FAULT_LOSE_REPLY, 1, NULL);
+	on(writer, STORE_GET, "head", FAULT_FAIL, 1, NULL);
+	cr_assert_neq(volume_resize(volume, 5 * CHUNK + 4096), 0);
+	fault_clear(writer);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(stage_size(volume_stage(volume)), 5 * CHUNK + 4096);
+	cr_assert_eq(volume_resize(volume, NR * CHUNK), 0);
+	cr_assert_eq(get(volume, 7), 0);
+	cr_assert_eq(stage_read(volume_stage(volume), content, CHUNK, 5 * CHUNK, 0), 0);
+	for (i = 0; i < CHUNK; i++)
+		cr_assert_eq(content[i], i < 4096 ? 2 : 0, "byte %u", i);
+	close_volume(volume);
+}
+
 static void *flush_thread(void *context)
 {
 	return (void *)(intptr_t)flush(context);
