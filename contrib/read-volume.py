@@ -470,7 +470,7 @@ def main():
                         help='do not compute the checksums of content')
     parser.add_argument('--overwrite', action='store_true',
                         help='OUTFILE may exist')
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     path, snapshot = parse_place(args.place)
     if not os.path.isdir(path):
         parser.error('%s is not a directory' % path)
