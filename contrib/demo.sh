@@ -63,8 +63,7 @@ cd "$work"
 say "1. A disk image, made from a folder"
 mkdir folder
 cp "$top"/README.md "$top"/LICENSE folder/
-mkdir folder/sources
-cp "$top"/src/*/*.c folder/sources/
+cp -r "$top"/src "$top"/man folder/
 (cd folder && find . -type f -exec sha256sum {} + | sort -k 2) >sums
 show mke2fs -q -F -t ext4 -d folder image.ext4 256M
 
