@@ -44,7 +44,7 @@ static unsigned int distance(const char *a, const char *b)
 
 const char *nearest_word(const char *word, const char *const *words)
 {
-	unsigned int best = (unsigned int)strlen(word) / 2 + 1, found;
+	unsigned int best = (unsigned int)strlen(word) / 3 + 1, found;
 	const char *nearest = NULL;
 
 	if (best > 4)
