@@ -15,6 +15,7 @@ struct thing {
 	char *key;		/* from the top */
 	char *content;
 	size_t count;
+	char tag[STORE_TAG_MAX];
 	uint64_t last_modified;
 	struct store_metadata metadata;
 };
@@ -123,7 +124,7 @@ static enum store_outcome bucket_get(struct bucket *bucket, const char *key,
 
 	if (!thing)
 		return STORE_ABSENT;
-	tag_of(thing->content, thing->count, reply->tag);
+	memcpy(reply->tag, thing->tag, sizeof(reply->tag));
 	reply->size = thing->count;
 	reply->last_modified = thing->last_modified;
 	reply->metadata = thing->metadata;
@@ -150,18 +151,14 @@ static enum store_outcome bucket_put(struct bucket *bucket, const char *key,
 				     struct store_request *request)
 {
 	const struct thing *there = thing_at(bucket, key);
-	char tag[STORE_TAG_MAX];
 	struct thing *thing;
 	unsigned int i;
 
 	if (request->condition == STORE_IF_ABSENT && there)
 		return STORE_REFUSED;
-	if (request->condition == STORE_IF_MATCH) {
-		if (there)
-			tag_of(there->content, there->count, tag);
-		if (!there || strcmp(tag, request->tag) != 0)
-			return STORE_REFUSED;
-	}
+	if (request->condition == STORE_IF_MATCH &&
+	    (!there || strcmp(there->tag, request->tag) != 0))
+		return STORE_REFUSED;
 	thing = calloc(1, sizeof(*thing));
 	thing->key = strdup(key);
 	thing->content = malloc(request->count + 1);
@@ -174,7 +171,8 @@ static enum store_outcome bucket_put(struct bucket *bucket, const char *key,
 	thing->last_modified = (uint64_t)time(NULL) + bucket->clock_added;
 	if (request->metadata)
 		thing->metadata = *request->metadata;
-	tag_of(thing->content, thing->count, request->reply.tag);
+	tag_of(thing->content, thing->count, thing->tag);
+	memcpy(request->reply.tag, thing->tag, sizeof(thing->tag));
 	thing_insert(bucket, thing);
 	if (bucket->seen)
 		bucket->seen(bucket->context, key, thing->content, thing->count);

@@ -300,7 +300,9 @@ static void writer_open(unsigned int w)
 static void writer_write(unsigned int w)
 {
 	struct writer *writer = &writers[w];
-	unsigned int nr = image_nr(&writer->now), chunk = below(nr), many = 1;
+	/* Mostly the same few chunks: rewriting makes the trouble. */
+	unsigned int nr = image_nr(&writer->now);
+	unsigned int chunk = below(nr < 3 || one_in(3) ? nr : 3), many = 1;
 	uint64_t value = one_in(5) ? 0 : random_next(&rng) | 0x0101010101010101ull;
 	int error = 0;
 
@@ -677,7 +679,7 @@ static void meanwhile(void *context, const struct store_request *request)
 		return;
 	depth++;
 	tell("meanwhile, during %s", request->key ? request->key : "?");
-	switch (below(4)) {
+	switch (below(3)) {
 	case 0:
 		if (outer != SIDE_GC)
 			gc_step();
@@ -687,11 +689,9 @@ static void meanwhile(void *context, const struct store_request *request)
 			admin_step();
 		break;
 	default:
-		for (;; ) {
+		do
 			writer_step(w);
-			if (one_in(3))
-				break;
-		}
+		while (!one_in(3));
 	}
 	depth--;
 }
@@ -704,7 +704,7 @@ static void plan_meanwhile(void)
 		{ STORE_GET, "snapshot/" },
 	};
 	unsigned int i = below(sizeof(when) / sizeof(when[0]));
-	enum side side = below(NR_SIDES);
+	enum side side = one_in(2) ? below(2) : below(NR_SIDES);
 
 	fault_clear(sides[side]);
 	fault_add(sides[side], &(struct fault_rule){ .op = when[i].op,
@@ -727,7 +727,7 @@ static void step(void)
 		images_add(&seen, &possible.list[i]);
 	if (one_in(10))
 		noise(below(NR_SIDES));
-	if (one_in(4))
+	if (one_in(3))
 		plan_meanwhile();
 	switch (below(16)) {
 	default:
