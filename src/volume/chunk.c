@@ -60,8 +60,7 @@ static uint32_t iov_crc(const struct iovec *iov, size_t skip, size_t count)
 }
 
 /* NULL: the frames of @get are those that @ref names.  Else what is wrong. */
-static const char *check_frames(struct volume *volume, const struct head *head,
-				const struct ref *ref,
+static const char *check_frames(const struct volume *volume, const struct ref *ref,
 				const struct store_request *get, char text[64])
 {
 	char frames[FRAMES_TEXT_MAX], uuid_text[64];
@@ -82,7 +81,7 @@ static const char *check_frames(struct volume *volume, const struct head *head,
 	if (get->key[0] != '/' &&
 	    (store_metadata_find(&get->reply.metadata, METADATA_VOLUME, uuid_text,
 				 sizeof(uuid_text)) < 0 ||
-	     !uuid_parse(uuid_text, uuid) || memcmp(uuid, head->uuid, 16) != 0))
+	     !uuid_parse(uuid_text, uuid) || memcmp(uuid, volume->uuid, 16) != 0))
 		return "it belongs to another volume";
 	for (done = 0; done < get->count; done += volume->frame_size, frame++) {
 		if (iov_crc(get->iov, done, volume->frame_size) ==
@@ -163,8 +162,7 @@ static void piece_done(struct store_request *get, enum store_outcome outcome)
 		piece_end(piece, store_errno(outcome, &get->reply));
 		return;
 	}
-	/* uuid never changes: the image may be read without its lock for it. */
-	wrong = check_frames(volume, &volume->image.head, &piece->ref, get, text);
+	wrong = check_frames(volume, &piece->ref, get, text);
 	if (!wrong) {
 		piece_end(piece, 0);
 	} else if (piece->damaged++ == 0) {
@@ -392,7 +390,7 @@ int chunk_read(struct volume *volume, const struct head *head, uint32_t chunk,
 		}
 		if (outcome != STORE_DONE)
 			return store_errno(outcome, &get.reply);
-		wrong = check_frames(volume, head, ref, &get, text);
+		wrong = check_frames(volume, ref, &get, text);
 		if (!wrong)
 			return 0;
 	}

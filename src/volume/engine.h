@@ -84,6 +84,7 @@ struct volume {
 	struct store *store;
 	uint32_t chunk_size, frame_size;
 	unsigned int chunk_shift;
+	uint8_t uuid[16];
 	bool writable;
 	uint64_t writer;
 	struct volume_options options;	/* strings are copies */
@@ -93,6 +94,7 @@ struct volume {
 	struct upload_window uploads;	/* the turn's */
 
 	pthread_mutex_t lock;
+	pthread_cond_t quiet;		/* no node is being fetched, nothing deleted */
 	/* Guarded by it: */
 	struct stored_head image;	/* the last settled */
 	struct map map;

@@ -164,6 +164,7 @@ static int node_look(struct map *map, unsigned int level, uint32_t number,
 		node = *fetch = node_new(map, level, number, ref);
 		if (!node)
 			return -ENOMEM;
+		map->nr_fetching++;
 		map_evict(map);
 	}
 	waiter->next = node->waiters;
@@ -192,13 +193,15 @@ static void node_wake(struct volume *volume, struct node *node, int error)
 		waiters = waiter->next;
 		waiter->wake(waiter, error);
 	}
+	pthread_mutex_lock(&volume->lock);
 	if (error) {
 		free(node);
-		return;
+	} else {
+		node->pins--;
+		map_evict(&volume->map);
 	}
-	pthread_mutex_lock(&volume->lock);
-	node->pins--;
-	map_evict(&volume->map);
+	if (--volume->map.nr_fetching == 0)
+		pthread_cond_broadcast(&volume->quiet);
 	pthread_mutex_unlock(&volume->lock);
 }
 

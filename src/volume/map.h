@@ -18,6 +18,7 @@ struct map {
 	struct node *newest, *oldest;	/* by last use */
 	uint32_t nr_nodes;
 	uint32_t max_nodes;
+	uint32_t nr_fetching;		/* the volume stays until it is 0 */
 };
 
 struct map_waiter {

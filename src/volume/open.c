@@ -141,6 +141,7 @@ static struct volume *volume_new(struct store *store)
 	cond_init(&volume->committer.wake);
 	cond_init(&volume->follow.wake);
 	pthread_cond_init(&volume->turn.free, NULL);
+	pthread_cond_init(&volume->quiet, NULL);
 	volume->committer.flushes_end = &volume->committer.flushes;
 	volume->committer.writes_end = &volume->committer.writes;
 	return volume;
@@ -164,6 +165,7 @@ static void volume_free(struct volume *volume)
 	pthread_cond_destroy(&volume->committer.wake);
 	pthread_cond_destroy(&volume->follow.wake);
 	pthread_cond_destroy(&volume->turn.free);
+	pthread_cond_destroy(&volume->quiet);
 	pthread_mutex_destroy(&volume->lock);
 	free((char *)(uintptr_t)volume->options.snapshot);
 	free((char *)(uintptr_t)volume->options.state_dir);
@@ -185,6 +187,7 @@ static void init_geometry(struct volume *volume)
 	};
 
 	stage_init(&volume->stage, &volume_ops, NULL, &geometry);
+	memcpy(volume->uuid, head->uuid, sizeof(volume->uuid));
 	volume->chunk_size = head->chunk_size;
 	volume->frame_size = head->frame_size;
 	volume->chunk_shift = (unsigned int)__builtin_ctz(head->chunk_size);
@@ -276,10 +279,10 @@ void volume_close(struct stage *stage)
 	follow_stop(volume);
 	if (volume->writable)
 		release(volume);
-	/* Deletions that are under way hold the store. */
+	/* A fetch goes on a little after those who waited for it were told. */
 	pthread_mutex_lock(&volume->lock);
-	while (volume->reap.deleting)
-		pthread_cond_wait(&volume->committer.wake, &volume->lock);
+	while (volume->reap.deleting || volume->map.nr_fetching)
+		pthread_cond_wait(&volume->quiet, &volume->lock);
 	pthread_mutex_unlock(&volume->lock);
 	volume_free(volume);
 	store_close(store);

@@ -75,6 +75,7 @@ static void reap_done(struct store_request *request, enum store_outcome outcome)
 	pthread_mutex_lock(&volume->lock);
 	volume->reap.deleting = false;
 	pthread_cond_broadcast(&volume->committer.wake);
+	pthread_cond_broadcast(&volume->quiet);
 	pthread_mutex_unlock(&volume->lock);
 }
 
