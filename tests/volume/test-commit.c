@@ -350,7 +350,8 @@ static void told(void *context, const char *by_whom)
 
 static struct volume *take_over(struct world *world)
 {
-	struct volume_options how = { .writable = true, .take_over = true };
+	struct volume_options how = { .writable = true, .take_over = true,
+				      .grace = GRACE_DEFAULT };
 	struct store *store = fault_client(world->fault);
 	struct volume *other;
 
