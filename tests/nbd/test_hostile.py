@@ -1,0 +1,278 @@
+#!/usr/bin/python3
+"""Peers that lie, stall, flood and vanish cost themselves only: beside each of
+them a well-behaved client keeps working.  And what clients cost in memory."""
+import os
+import random
+import socket
+import struct
+import threading
+import time
+
+from serving import (ACK, Closed, DISC, EINVAL, GO, INFO, LIST, READ, Raw, SEED, STATUS, STRUCTURED,
+                     Server, UNSUP, WRITE, World, main, pattern, wait_for)
+
+MIB = 1 << 20
+
+
+class Beside(threading.Thread):
+    """Somebody who only wants to work: reads and checks until told to stop."""
+
+    def __init__(self, server):
+        super().__init__(daemon=True)
+        self.raw = server.raw().ready()
+        self.rounds = 0
+        self.slowest = 0.0
+        self.error = None
+        self.end = False
+
+    def run(self):
+        try:
+            while not self.end:
+                start = time.monotonic()
+                data = struct.pack('>Q', self.rounds) * 64
+                assert self.raw.do(WRITE, 4096, 512, payload=data) == 0
+                assert self.raw.do(READ, 4096, 512) == 0 and self.raw.data == data
+                self.slowest = max(self.slowest, time.monotonic() - start)
+                self.rounds += 1
+                time.sleep(0.001)
+        except BaseException as error:	# the test looks at it
+            self.error = error
+
+
+class Hostile(World):
+    def serve(self, place='memory:16M', *args):
+        self.server = Server(self, place, *args)
+        self.beside = Beside(self.server)
+        self.beside.start()
+        self.addCleanup(self.finish)
+
+    def finish(self):
+        self.beside.end = True
+        self.beside.join(20)
+
+    def check_beside(self):
+        """The well-behaved client goes on and was never kept waiting."""
+        before = self.beside.rounds
+        wait_for(lambda: self.beside.rounds > before + 20 or self.beside.error,
+                 'the client beside')
+        self.assertIsNone(self.beside.error)
+        self.assertLess(self.beside.slowest, 3)
+        self.assertIsNone(self.server.process.poll())
+
+    def gone(self, but=1):
+        """All the others are gone, and what they held."""
+        self.check_beside()
+        self.finish()
+        self.beside.raw.close()
+        status = wait_for(self.server.stop, 'the end')
+        self.assertEqual(status['bytes_in_flight'], 0)
+        return status
+
+    def test_garbage_at_every_stage(self):
+        self.serve()
+        r = random.Random(SEED)
+        for n in range(200):
+            raw = self.server.raw(greet=n % 4 != 0)
+            try:
+                if n % 4 == 2:
+                    raw.ready(structured=n % 8 == 2)
+                raw.put(r.randbytes(r.choice((1, 27, 28, 29, 4096, 70000))))
+            except (OSError, Closed):
+                pass
+            raw.close()
+        self.gone()
+
+    def test_requests_mutated_at_random(self):
+        """Well-formed magic, everything else drawn; the server answers or closes.
+        The first MiB is left to the client beside."""
+        self.serve()
+        r = random.Random(SEED)
+        for _ in range(40):
+            raw = self.server.raw().ready(structured=r.random() < 0.5)
+            raw.s.settimeout(0.2)
+            try:
+                for _ in range(50):
+                    count = r.choice((0, 1, 512, 65536, MIB, 64 * MIB, (1 << 32) - 1))
+                    command = r.choice((0, 0, 1, 3, 4, 5, 6, 7, 8, 77))
+                    raw.send(command, r.choice((MIB, MIB + 1, 16 * MIB - 1, (1 << 64) - 1)), count,
+                             r.choice((0, 0, 0, 1, 2, 4, 8, 16, 0xffff)),
+                             payload=bytes(count) if command == WRITE and count <= MIB else b'')
+            except (OSError, Closed):
+                pass
+            raw.close()
+        self.gone()
+
+    def test_options_that_lie_about_their_length(self):
+        self.serve()
+        for length in (1, 16, 65535, 65536, 1 << 20, (1 << 32) - 1):
+            for option in (LIST, INFO, GO, STRUCTURED, 1, 10, 99):
+                raw = self.server.raw()
+                raw.option(option, b'\0' * 16, length)
+                raw.close()
+        self.gone()
+
+    def test_a_flood_of_options_ends(self):
+        self.serve()
+        raw = self.server.raw()
+        with self.assertRaises((Closed, OSError)):
+            for _ in range(5000):
+                self.assertEqual(raw.ask(99)[0][0], UNSUP)
+        raw.close()
+        raw = self.server.raw()
+        with self.assertRaises((Closed, OSError)):	# by bytes
+            for _ in range(100):
+                raw.ask(99, b'x' * 30000)
+        raw.close()
+        self.gone()
+
+    def test_a_client_that_does_not_read_option_replies(self):
+        self.serve()
+        before = self.server.resident()
+        raw = self.server.raw()
+        raw.s.settimeout(0.5)
+        with self.assertRaises((Closed, OSError)):
+            for _ in range(100000):
+                raw.option(LIST)
+        self.assertLess(self.server.resident() - before, 8 * 1024)
+        raw.close()
+        self.gone()
+
+    def test_a_stalled_handshake_is_ended(self):
+        self.serve('memory:16M', '--handshake-ms', '700')
+        silent, half = self.server.raw(greet=False), self.server.raw()
+        half.option(GO, b'\0\0', 100)
+        slow = self.server.raw()
+        start = time.monotonic()
+        with self.assertRaises((Closed, OSError)):	# one byte now and then is no excuse
+            while time.monotonic() < start + 10:
+                slow.put(b'I')
+                time.sleep(0.05)
+        self.assertLess(time.monotonic() - start, 3)
+        self.assertTrue(silent.closed() and half.closed())
+        self.check_beside()
+        for raw in (silent, half, slow):
+            raw.close()
+
+    def test_a_client_that_vanishes_in_a_payload(self):
+        self.serve()
+        for n in range(50):
+            raw = self.server.raw().ready()
+            self.assertEqual(raw.do(WRITE, MIB, 16, payload=b'old' * 5 + b'!'), 0)
+            raw.send(WRITE, MIB, 4 * MIB, payload=b'new' * (n * 10000))
+            raw.close()
+        raw = self.server.raw().ready()
+        self.assertEqual(raw.do(READ, MIB, 16), 0)
+        self.assertEqual(raw.data, b'old' * 5 + b'!', 'half a write is no write')
+        raw.close()
+        self.gone()
+
+    def test_clients_that_do_not_read_their_replies(self):
+        """More of them than the memory of all together holds."""
+        self.serve('memory:64M', '--max-bytes', str(64 * MIB), '--max-client-bytes',
+                   str(16 * MIB))
+        before = self.server.resident()
+        rude = [self.server.raw().ready() for _ in range(12)]
+        for raw in rude:
+            raw.s.settimeout(0.3)
+            try:
+                for n in range(5000):
+                    raw.send(READ, 0, 4 * MIB, cookie=n)
+            except OSError:
+                pass
+        self.check_beside()
+        self.assertLess(self.server.resident() - before, 160 * 1024)
+        for raw in rude:
+            raw.close()
+        self.gone()
+
+    def test_claimed_payloads_that_never_come(self):
+        """They are cut off when others wait for the memory, not before."""
+        self.serve('memory:64M', '--max-bytes', str(64 * MIB))
+        rude = [self.server.raw().ready() for _ in range(4)]
+        for raw in rude:
+            raw.send(WRITE, 0, 60 * MIB, payload=b'x' * 100)
+        time.sleep(0.3)
+        self.check_beside()
+        raw = self.server.raw().ready()
+        raw.s.settimeout(25)
+        start = time.monotonic()
+        self.assertEqual(raw.do(READ, 0, 16 * MIB), 0)
+        self.assertLess(time.monotonic() - start, 20)
+        raw.close()
+        for raw in rude:
+            raw.close()
+        self.gone()
+
+    def test_many_connections_that_come_and_go(self):
+        self.serve()
+        for _ in range(1500):
+            self.server.raw(greet=False).close()
+        self.gone()
+
+
+class Many(World):
+    def test_when_full_the_oldest_handshake_gives_way_else_the_new_one(self):
+        server = Server(self, 'memory:1M', '--max-clients', '4')
+        working = [server.raw().ready() for _ in range(2)]
+        old, young = server.raw(), server.raw()
+        third = server.raw().ready()
+        self.assertTrue(old.closed())
+        self.assertEqual(young.ask(STRUCTURED)[0][0], ACK)
+        fourth = server.raw().ready()
+        self.assertTrue(young.closed())
+        with self.assertRaises(Closed):
+            server.raw().ready()
+        for raw in working + [third, fourth]:
+            self.assertEqual(raw.do(READ, 0, 512), 0)
+        working[0].close()
+
+        def room():
+            try:
+                return server.raw().ready().do(READ, 0, 512) == 0
+            except Closed:
+                return False
+        wait_for(room, 'room for one more')
+        status = server.stop()
+        self.assertGreaterEqual(status['refused'], 1)
+        self.assertEqual(status['evicted'], 2)
+
+    def test_a_thousand_idle_connections_are_cheap(self):
+        server = Server(self, 'memory:16M')
+        first = server.raw().ready()
+        self.assertEqual(first.do(READ, 0, 4096), 0)
+        before = server.resident()
+        clients = [server.raw().ready(structured=True) for _ in range(1000)]
+        for raw in clients:
+            self.assertEqual(raw.do(READ, 0, 65536), 0)
+        time.sleep(2.5)		# idle loops give their buffers back
+        used = server.resident() - before
+        print('1,000 idle connections: %d KiB resident' % used, end=' ... ')
+        self.assertLess(used, 4 * 1024)
+        cpu = server.cpu()
+        time.sleep(1)
+        self.assertLess(server.cpu() - cpu, 0.03)
+        for raw in clients:
+            raw.close()
+        self.assertEqual(server.stop()['max_clients'], 2048)
+
+    def test_sixty_four_busy_connections_stay_bounded(self):
+        server = Server(self, 'memory:64M', '--max-bytes', str(64 * MIB))
+        fill = server.raw().ready()
+        self.assertEqual(fill.do(WRITE, 0, 64 * MIB, payload=pattern(0, MIB) * 64), 0)
+        fill.close()
+        before = server.resident()
+        clients = [server.raw().ready() for _ in range(64)]
+        for raw in clients:
+            for n in range(8):
+                raw.send(READ, n * MIB, MIB, cookie=n)
+        peak = server.resident()
+        for raw in clients:
+            got = sorted(raw.answer(MIB)[0] for _ in range(8))
+            self.assertEqual(got, list(range(8)))
+            peak = max(peak, server.resident())
+            raw.close()
+        self.assertLess(peak - before, 160 * 1024)
+
+
+if __name__ == '__main__':
+    main()
