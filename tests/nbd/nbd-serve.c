@@ -266,15 +266,51 @@ static int listen_everywhere(struct nbd_server *server)
 	return error;
 }
 
+static void print_status(struct nbd_server *server)
+{
+	json_t *json = nbd_server_status(server);
+	char *text = json_dumps(json, JSON_SORT_KEYS);
+
+	fprintf(stderr, "%s\n", text ? text : "no status");
+	free(text);
+	json_decref(json);
+}
+
+/* Serves until a signal comes; the exit status. */
+static int serve(struct nbd_server *server, struct stage *stage)
+{
+	sigset_t signals;
+	unsigned int i;
+	int error = 0, signal_number;
+
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGTERM);
+	sigaddset(&signals, SIGINT);
+	for (i = 0; i < nr_exports && !error; i++) {
+		fill_export(exports[i], stage);
+		error = nbd_server_add(server, exports[i]);
+	}
+	if (!error)
+		error = listen_everywhere(server);
+	if (!error)
+		error = nbd_server_start(server);
+	if (!error) {
+		fprintf(stderr, "ready %u\n", tcp_port);
+		sigwait(&signals, &signal_number);
+		print_status(server);
+		nbd_server_stop(server, 2 * CLOCK_SECOND);
+	}
+	nbd_server_close(server);
+	return error ? 1 : 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct nbd_server *server;
 	struct stage *stage;
 	sigset_t signals;
 	unsigned int i;
-	char *status;
-	json_t *json;
-	int option;
+	int option, status;
 
 	while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1)
 		take_option(option);
@@ -290,26 +326,7 @@ int main(int argc, char **argv)
 	stage = open_stage(argv[optind]);
 	if (nr_exports == 0)
 		add_export("");
-	if (nbd_server_open(&options, &server) < 0)
-		return 1;
-	for (i = 0; i < nr_exports; i++) {
-		fill_export(exports[i], stage);
-		if (nbd_server_add(server, exports[i]) < 0)
-			return 1;
-	}
-	if (listen_everywhere(server) < 0 || nbd_server_start(server) < 0) {
-		nbd_server_close(server);
-		return 1;
-	}
-	fprintf(stderr, "ready %u\n", tcp_port);
-	sigwait(&signals, &option);
-	json = nbd_server_status(server);
-	nbd_server_stop(server, 2 * CLOCK_SECOND);
-	status = json_dumps(json, JSON_SORT_KEYS);
-	fprintf(stderr, "%s\n", status ? status : "no status");
-	free(status);
-	json_decref(json);
-	nbd_server_close(server);
+	status = nbd_server_open(&options, &server) < 0 ? 1 : serve(server, stage);
 	stage_drain(stage);
 	stage_close(stage);
 	for (i = 0; i < nr_exports; i++) {
@@ -317,5 +334,5 @@ int main(int argc, char **argv)
 		free(exports[i]->description);
 		free(exports[i]);
 	}
-	return 0;
+	return status;
 }
