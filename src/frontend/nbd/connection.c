@@ -218,6 +218,7 @@ static bool receive_once(struct nbd_connection *connection)
 		if (connection->received == receiving->count)
 			nbd_transmission_received(connection);
 	}
+	loop->batch = (unsigned int)((size_t)got / NBD_REQUEST_BYTES);
 	if (kept + (size_t)got - part)
 		consume(connection, kept + (size_t)got - part);
 	return true;

@@ -22,6 +22,12 @@
 #define EVENTS_MAX 64
 /* A client on this machine answers a reply within this, or is busy elsewhere. */
 #define POLL_NS 50000
+/* A client that has several requests out sends the next ones one by one: a
+ * short pause between tries lets more of them come together, so that they
+ * share a read and a writev.  Not at depth 1, where it would only be late. */
+#define GAP_NS 2000
+#define DEEP_GAP_NS 5000
+#define DEEP_BATCH 8
 /* Polls that fail in a row before polling is only tried now and then. */
 #define POLL_CREDIT 8
 #define POLL_RETRY 32
@@ -283,6 +289,18 @@ static bool has_news(struct nbd_loop *loop)
 	       atomic_load_explicit(&loop->attention, memory_order_relaxed);
 }
 
+static void pause_for(uint64_t ns)
+{
+	uint64_t until = clock_now() + ns;
+
+	while (clock_now() < until)
+#if defined(__x86_64__) || defined(__i386__)
+		__builtin_ia32_pause();
+#else
+		;
+#endif
+}
+
 /* Tries for a short while whether something comes.  Returns whether it did;
  * *@nr events are to be dispatched then. */
 static bool poll_for_a_while(struct nbd_loop *loop, struct epoll_event *events,
@@ -304,6 +322,8 @@ static bool poll_for_a_while(struct nbd_loop *loop, struct epoll_event *events,
 			return true;
 		}
 next:
+		if (loop->batch > 1)
+			pause_for(loop->batch < DEEP_BATCH ? GAP_NS : DEEP_GAP_NS);
 		if (crowd || ++tries % TURNS_ALONE == 0) {
 			*nr = epoll_wait(loop->epoll, events, EVENTS_MAX, 0);
 			if (*nr > 0)

@@ -71,6 +71,7 @@ struct nbd_loop {
 	uint64_t next_deadline;		/* of a handshake; 0: none */
 	bool stopping, closing;		/* stop was seen; its deadline has passed */
 	uint64_t now;			/* of this turn */
+	unsigned int batch;		/* requests that came in the last read */
 	uint64_t next_look;		/* for stalled peers */
 	uint64_t pause_until;		/* no accept before: out of descriptors */
 
