@@ -8,6 +8,7 @@
  * coming the loop polls a little before it blocks; not when that did not pay
  * lately, and never so many loops that clients lack a CPU. */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -289,16 +290,14 @@ static bool has_news(struct nbd_loop *loop)
 	       atomic_load_explicit(&loop->attention, memory_order_relaxed);
 }
 
-static void pause_for(uint64_t ns)
+/* Between two tries: whoever else wants this CPU, often the client, has it. */
+static void give_way(uint64_t ns)
 {
 	uint64_t until = clock_now() + ns;
 
-	while (clock_now() < until)
-#if defined(__x86_64__) || defined(__i386__)
-		__builtin_ia32_pause();
-#else
-		;
-#endif
+	do
+		sched_yield();
+	while (clock_now() < until);
 }
 
 /* Tries for a short while whether something comes.  Returns whether it did;
@@ -322,8 +321,8 @@ static bool poll_for_a_while(struct nbd_loop *loop, struct epoll_event *events,
 			return true;
 		}
 next:
-		if (loop->batch > 1)
-			pause_for(loop->batch < DEEP_BATCH ? GAP_NS : DEEP_GAP_NS);
+		give_way(loop->batch < 2 ? 0 : loop->batch < DEEP_BATCH ? GAP_NS
+									: DEEP_GAP_NS);
 		if (crowd || ++tries % TURNS_ALONE == 0) {
 			*nr = epoll_wait(loop->epoll, events, EVENTS_MAX, 0);
 			if (*nr > 0)
