@@ -104,21 +104,30 @@ static bool take_node(const char **at, struct key *parsed)
 	       take_epoch_and_end(at, parsed);
 }
 
-static enum key_kind key_kind(const char *at, struct key *parsed)
+/* Whether @key begins with @text; then *@rest is what follows. */
+static bool begins(const char *key, const char *text, const char **rest)
 {
-	if (!strcmp(at, KEY_HEAD))
+	*rest = key;
+	return take_text(rest, text);
+}
+
+static enum key_kind key_kind(const char *key, struct key *parsed)
+{
+	const char *rest;
+
+	if (!strcmp(key, KEY_HEAD))
 		return KEY_KIND_HEAD;
-	if (take_text(&at, "chunk/") && take_chunk(&at, parsed))
+	if (begins(key, "chunk/", &rest) && take_chunk(&rest, parsed))
 		return KEY_KIND_CHUNK;
-	if (take_text(&at, "map/") && take_node(&at, parsed))
+	if (begins(key, "map/", &rest) && take_node(&rest, parsed))
 		return KEY_KIND_NODE;
-	if (take_text(&at, "snapshot/list-") && take_epoch_and_end(&at, parsed))
+	if (begins(key, "snapshot/list-", &rest) && take_epoch_and_end(&rest, parsed))
 		return KEY_KIND_SNAPSHOT_LIST;
-	if (take_text(&at, "snapshot/body-") && take_epoch_and_end(&at, parsed))
+	if (begins(key, "snapshot/body-", &rest) && take_epoch_and_end(&rest, parsed))
 		return KEY_KIND_SNAPSHOT_BODY;
-	if (take_text(&at, "condemned/") && take_epoch_and_end(&at, parsed))
+	if (begins(key, "condemned/", &rest) && take_epoch_and_end(&rest, parsed))
 		return KEY_KIND_CONDEMNED;
-	if (take_text(&at, "probe/") && take_hex(&at, 16, &parsed->writer) && !*at)
+	if (begins(key, "probe/", &rest) && take_hex(&rest, 16, &parsed->writer) && !*rest)
 		return KEY_KIND_PROBE;
 	return KEY_KIND_FOREIGN;
 }

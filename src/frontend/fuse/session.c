@@ -208,6 +208,7 @@ static int prepare_mountpoint(struct fuse_file *file)
 	}
 }
 
+__attribute__((format(printf, 2, 0)))
 static void log_libfuse(enum fuse_log_level level, const char *format,
 			va_list args)
 {
