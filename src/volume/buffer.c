@@ -11,8 +11,8 @@ void buffer_pool_init(struct buffer_pool *pool, size_t size, uint64_t keep)
 {
 	pool->size = size;
 	pthread_mutex_init(&pool->lock, NULL);
-	pool->nr_free = 0;
-	pool->max_free = (unsigned int)(keep / size);
+	pool->nr_made = 0;
+	pool->max_made = (unsigned int)(keep / size);
 	pool->free = NULL;
 }
 
@@ -33,30 +33,39 @@ void buffer_pool_deinit(struct buffer_pool *pool)
 	pthread_mutex_destroy(&pool->lock);
 }
 
+static struct buffer *buffer_make(struct buffer_pool *pool)
+{
+	struct buffer *buffer = malloc(sizeof(*buffer));
+
+	if (buffer) {
+		buffer->pool = pool;
+		buffer->bytes = mmap(NULL, pool->size, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+		if (buffer->bytes != MAP_FAILED)
+			return buffer;
+	}
+	free(buffer);
+	pthread_mutex_lock(&pool->lock);
+	pool->nr_made--;
+	pthread_mutex_unlock(&pool->lock);
+	return NULL;
+}
+
 struct buffer *buffer_new(struct buffer_pool *pool)
 {
 	struct buffer *buffer;
 
 	pthread_mutex_lock(&pool->lock);
 	buffer = pool->free;
-	if (buffer) {
+	if (buffer)
 		pool->free = buffer->next;
-		pool->nr_free--;
-	}
+	else
+		pool->nr_made++;
 	pthread_mutex_unlock(&pool->lock);
-	if (!buffer) {
-		buffer = malloc(sizeof(*buffer));
-		if (!buffer)
-			return NULL;
-		buffer->bytes = mmap(NULL, pool->size, PROT_READ | PROT_WRITE,
-				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-		if (buffer->bytes == MAP_FAILED) {
-			free(buffer);
-			return NULL;
-		}
-		buffer->pool = pool;
-	}
-	atomic_init(&buffer->refs, 1);
+	if (!buffer)
+		buffer = buffer_make(pool);
+	if (buffer)
+		atomic_init(&buffer->refs, 1);
 	return buffer;
 }
 
@@ -74,11 +83,12 @@ void buffer_put(struct buffer *buffer)
 		return;
 	pool = buffer->pool;
 	pthread_mutex_lock(&pool->lock);
-	if (pool->nr_free < pool->max_free) {
+	if (pool->nr_made <= pool->max_made) {
 		buffer->next = pool->free;
 		pool->free = buffer;
-		pool->nr_free++;
 		buffer = NULL;
+	} else {
+		pool->nr_made--;
 	}
 	pthread_mutex_unlock(&pool->lock);
 	if (buffer)

@@ -13,8 +13,8 @@
 struct buffer_pool {
 	size_t size;		/* bytes of a buffer */
 	pthread_mutex_t lock;
-	unsigned int nr_free;
-	unsigned int max_free;	/* what is over goes back to the system */
+	unsigned int nr_made;	/* in use or free */
+	unsigned int max_made;	/* above it, what is put goes back to the system */
 	struct buffer *free;
 };
 
@@ -25,7 +25,7 @@ struct buffer {
 	struct buffer *next;	/* the pool's */
 };
 
-/* Keeps at most @keep bytes of unused buffers. */
+/* Keeps unused buffers as long as all together have at most @keep bytes. */
 void buffer_pool_init(struct buffer_pool *pool, size_t size, uint64_t keep);
 void buffer_pool_deinit(struct buffer_pool *pool);
 

@@ -342,6 +342,11 @@ void volume_read(struct stage *stage, struct request *request)
 	size_t skip;
 	int error = 0, none = 0;
 
+	/* chunked, or arbitrary, sees to it. */
+	if (request->offset % volume->frame_size ||
+	    (request->count % volume->frame_size &&
+	     request->offset + request->count != stage_size(stage)))
+		error = -EINVAL;
 	for (skip = 0; !error && skip < request->count; skip += count) {
 		at = request->offset + skip;
 		offset = (uint32_t)(at & (volume->chunk_size - 1));

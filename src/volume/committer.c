@@ -61,6 +61,7 @@ static int commit_open(struct volume *volume, uint64_t resize_to, bool awaited)
 	int error;
 
 	committer->sealed = committer->open;
+	committer->sealed_oldest = committer->oldest;
 	memset(&committer->open, 0, sizeof(committer->open));
 	committer->open.seed = committer->sealed.seed;
 	pthread_mutex_unlock(&volume->lock);
@@ -72,6 +73,7 @@ static int commit_open(struct volume *volume, uint64_t resize_to, bool awaited)
 	if (error) {
 		pending_merge(&committer->sealed, &committer->open);
 		committer->open = committer->sealed;
+		committer->oldest = committer->sealed_oldest;
 		memset(&committer->sealed, 0, sizeof(committer->sealed));
 	} else {
 		pending_clear(&committer->sealed);
@@ -159,8 +161,7 @@ static void *committer_run(void *context)
 		if (committer->wanted) {
 			committer_once(volume);
 		} else if (next == UINT64_MAX) {
-			if (!volume->reap.deleting || !committer->wanted)
-				pthread_cond_wait(&committer->wake, &volume->lock);
+			pthread_cond_wait(&committer->wake, &volume->lock);
 		} else {
 			t = (struct timespec){ (time_t)(next / CLOCK_SECOND),
 					       (long)(next % CLOCK_SECOND) };

@@ -49,7 +49,8 @@ struct committer {
 	struct pending open;		/* what the next commit takes */
 	struct pending sealed;		/* what the running one took */
 	uint64_t reserved;		/* bytes being copied into the table */
-	uint64_t oldest;		/* clock_now() of the oldest write in open */
+	uint64_t oldest;		/* clock_now() of the oldest write in open ... */
+	uint64_t sealed_oldest;		/* ... and in sealed */
 	struct request *flushes, **flushes_end;		/* by ->next */
 	struct waiting_write *writes, **writes_end;
 	uint64_t resize_to;		/* bytes; 0: no resize waits */

@@ -199,9 +199,8 @@ static int volume_start(struct volume *volume)
 	int error;
 
 	init_geometry(volume);
-	/* Half of the table may wait empty for its next use. */
 	buffer_pool_init(&volume->buffers, volume->chunk_size,
-			 options->pending_limit / 2);
+			 options->pending_limit);
 	error = map_init(&volume->map, options->map_memory);
 	if (!error)
 		error = workers_open("objmap-volume", 1, &volume->workers);

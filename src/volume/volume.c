@@ -44,7 +44,10 @@ void volume_status(struct volume *volume, struct volume_status *status)
 	status->pending_bytes = status->pending_chunks * volume->chunk_size;
 	status->committing_bytes = volume->turn.bytes;
 	status->last_commit = volume->turn.last;
-	status->oldest_dirty = committer->open.top ? committer->oldest : 0;
+	if (committer->sealed.top)
+		status->oldest_dirty = committer->sealed_oldest;
+	else if (committer->open.top)
+		status->oldest_dirty = committer->oldest;
 	status->nr_commits = volume->turn.nr_commits;
 	status->failed_commits = volume->turn.failed_commits;
 	status->map_nodes = volume->map.nr_nodes;

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/volume/bucket.h"
 #include "tests/volume/world.h"
 
 #define CHUNK (64 * KIB)
@@ -700,4 +701,58 @@ Test(volume, shrinking_a_folded_map_leaves_nothing_behind)
 	for (i = 0; i < 4000; i++)
 		cr_assert(world_reads(&world, i, i % 2 && i < 100 ? 7 : 0), "%u", i);
 	world_end(&world);
+}
+
+/* ---- clones --------------------------------------------------------------------------- */
+
+static struct volume *open_in(struct bucket *bucket, const char *prefix)
+{
+	struct volume_options how = { .writable = true };	/* grace 0 */
+	struct store *store = bucket_client(bucket, prefix);
+	struct volume *volume;
+
+	atomic_store(&store->retry_for, CLOCK_SECOND);
+	cr_assert_eq(volume_open(store, &how, &volume), 0);
+	return volume;
+}
+
+Test(volume, a_clone_reads_its_parents_chunks_and_nodes_and_deletes_none)
+{
+	const struct volume_create_options create = { .size = 2000 * CHUNK,
+						      .chunk_size = CHUNK };
+	struct bucket *bucket = bucket_open();
+	struct store *parent, *clone;
+	struct world world = { .chunk_size = CHUNK };
+	unsigned int kept;
+	uint32_t i;
+
+	log_open("/dev/null", LOG_LEVEL_ERROR);
+	parent = bucket_client(bucket, "parent");
+	cr_assert_eq(volume_create(parent, &create), 0);
+	world.volume = open_in(bucket, "parent");
+	world.stage = volume_stage(world.volume);
+	for (i = 1; i < 600; i++)
+		world_write(&world, i, 3);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	world_close(&world);
+	cr_assert_eq(volume_snapshot_create(parent, "then"), 0);
+	clone = bucket_client(bucket, "clone");
+	cr_assert_eq(volume_clone(parent, "parent", "then", clone, "clone"), 0);
+	kept = bucket_count(bucket, "parent/chunk/");
+
+	world.volume = open_in(bucket, "clone");
+	world.stage = volume_stage(world.volume);
+	for (i = 1; i < 600; i++)
+		cr_assert(world_reads(&world, i, 3), "%u", i);
+	for (i = 1; i < 550; i++)
+		world_write(&world, i, 4);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	for (i = 1; i < 600; i++)
+		cr_assert(world_reads(&world, i, i < 550 ? 4 : 3), "%u", i);
+	world_close(&world);
+	cr_assert_eq(bucket_count(bucket, "parent/chunk/"), kept);
+	cr_assert_eq(bucket_count(bucket, "clone/chunk/"), 549);
+	store_close(clone);
+	store_close(parent);
+	bucket_close(bucket);
 }
