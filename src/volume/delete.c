@@ -35,19 +35,32 @@ static int count_clones(struct store *store, const struct snapshot_list *list,
 	return 0;
 }
 
+struct deletion {
+	struct store *store;
+	uint64_t missing;	/* nonce of a head whose list could not be found */
+};
+
 /* The claim swaps the very head whose clones are looked for here: one that is
  * made meanwhile changes head, and the claim starts over. */
 static int change_delete(void *context, const struct stored_head *stored,
 			 struct head *next)
 {
-	struct store *store = context;
+	struct deletion *deletion = context;
+	struct store *store = deletion->store;
 	struct snapshot_list list;
 	char names[1024] = "";
 	unsigned int nr;
 	int error = snapshots_read(store, &stored->head, &list);
 
-	if (error == -ENOENT)
-		return -EAGAIN;		/* head has moved on */
+	if (error == -ENOENT && deletion->missing != stored->head.nonce) {
+		deletion->missing = stored->head.nonce;
+		return -EAGAIN;		/* head has moved on, or: */
+	}
+	if (error == -ENOENT) {
+		log_error("%s: the list of snapshots is missing, so clones may need this "
+			  "volume; see objmap verify", store->place);
+		return -EIO;
+	}
 	if (error)
 		return error;
 	error = count_clones(store, &list, names, sizeof(names), &nr);
@@ -71,8 +84,9 @@ static int change_delete(void *context, const struct stored_head *stored,
 
 int volume_delete(struct store *store, const struct claim_options *options)
 {
+	struct deletion deletion = { .store = store };
 	struct claim claim;
-	int error = claim_take(store, options, false, change_delete, store, &claim);
+	int error = claim_take(store, options, false, change_delete, &deletion, &claim);
 
 	if (!error)
 		claim_drop(&claim);

@@ -754,6 +754,24 @@ Test(protocol, a_rollback_to_a_snapshot_deleted_meanwhile_does_nothing)
 	cr_assert_eq(now(&other).epoch, epoch);
 }
 
+Test(protocol, a_missing_list_or_body_is_damage_and_never_an_empty_one)
+{
+	struct snapshot_list list;
+	struct head body;
+
+	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert(bucket_lose(bucket, "vol/snapshot/body"));
+	cr_assert_eq(volume_snapshot_head(other.store, "s", &body), -EIO);
+	cr_assert_eq(volume_rollback(other.store, "s", &polite), -EIO);
+	cr_assert_eq(volume_clone(other.store, "vol", "s", place.store, "twin"), -EIO);
+	cr_assert(bucket_lose(bucket, "vol/snapshot/list"));
+	cr_assert_eq(volume_snapshots(other.store, &list), -EIO);
+	cr_assert_eq(volume_snapshot_create(other.store, "t"), -EIO);
+	cr_assert_eq(volume_rollback(other.store, "s", &polite), -EIO);
+	cr_assert_eq(volume_delete(other.store, &polite), -EIO);
+	cr_assert_eq(now(&other).state, HEAD_LIVE);
+}
+
 /* ---- clones --------------------------------------------------------------------------------- */
 
 static int clone(const char *name)

@@ -402,6 +402,27 @@ static void writer_close(unsigned int w)
 	observe();
 }
 
+/* A commit is given up while one of its puts is still on its way, and the same
+ * chunks are written again. */
+static void writer_stumble(unsigned int w)
+{
+	unsigned int i;
+
+	tell("writer %u stumbles", w);
+	fault_clear(sides[w]);
+	fault_add(sides[w], &(struct fault_rule){ .op = STORE_PUT,
+		.prefix = one_in(2) ? "head" : one_in(2) ? "map/" : "chunk/",
+		.kind = FAULT_LATE, .times = 1, .delay = 1000000 });
+	atomic_store(&volume_store(writers[w].volume)->retry_for, 0);
+	for (i = 0; i < 6; i++)
+		if (i % 3 == 2)
+			writer_flush(w);
+		else
+			writer_write(w);
+	if (one_in(2))
+		fault_release(sides[w]);
+}
+
 static void writer_step(unsigned int w)
 {
 	struct writer *writer = &writers[w];
@@ -416,6 +437,8 @@ static void writer_step(unsigned int w)
 		writer_resize(w);
 	else if (one_in(8))
 		writer_check(w);
+	else if (one_in(12) && !depth)
+		writer_stumble(w);
 	else if (one_in(2))
 		writer_write(w);
 	else
