@@ -30,7 +30,8 @@ struct copy_options {
 	int target_fd;
 	uint64_t size;			/* bytes; COPY_SIZE_UNKNOWN: to the
 					 * stream's end, at most @target's size */
-	bool target_is_blank;		/* reads as zeros all over */
+	bool target_is_blank;		/* reads as zeros all over; a stream: is an
+					 * empty file, whose size is set afterwards */
 	bool compare;			/* write only what differs (resume) */
 	bool verify;			/* afterwards read the target and compare */
 	unsigned int jobs;

@@ -50,6 +50,10 @@ static int stream_write(struct copy *copy, const struct piece *piece)
 	uint32_t at = 0;
 	ssize_t n;
 
+	/* An empty file: what is skipped reads as zeros, once its size is set. */
+	if (piece->zero && copy->options->target_is_blank &&
+	    lseek(copy->options->target_fd, piece->count, SEEK_CUR) >= 0)
+		return 0;
 	while (at < piece->count) {
 		n = write(copy->options->target_fd, piece->buffer + at,
 			  piece->count - at);

@@ -29,6 +29,15 @@ bool log_wants(enum log_level level)
 	return (int)level <= atomic_load_explicit(&log_limit, memory_order_relaxed);
 }
 
+/* Names come from the world: one line an event, and nothing for a terminal to
+ * obey. */
+static void disarm(char *line)
+{
+	for (; *line; line++)
+		if ((unsigned char)*line < ' ' || *line == 0x7f)
+			*line = '?';
+}
+
 void log_line(enum log_level level, const char *format, ...)
 {
 	static const int priority[] = { LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_DEBUG };
@@ -45,6 +54,7 @@ void log_line(enum log_level level, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(line + start, sizeof(line) - start - 1, format, args);
 	va_end(args);
+	disarm(line + start);
 	if (captured && level <= LOG_LEVEL_WARNING)
 		capture(line + start);
 	if (fd < 0) {

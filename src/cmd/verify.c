@@ -70,12 +70,19 @@ static int run(const struct options *options, const struct place *place,
 		.context = &faults,
 	};
 	struct verify_result result = { 0 };
+	struct head head;
 	int error, status;
 
-	error = progress_open(option_flag(options, "quiet"), PROGRESS_COUNT,
+	error = open_head(store, &head, NULL);
+	if (!error && place->snapshot)
+		error = volume_snapshot_head(store, place->snapshot, &head);
+	if (!error)
+		error = progress_open(option_flag(options, "quiet"), PROGRESS_COUNT,
 			      &faults.progress);
-	if (error)
+	if (error) {
+		json_decref(faults.list);
 		return exit_status(error);
+	}
 	error = volume_verify(store, &verify, &result);
 	progress_close(faults.progress);
 	if (error && error != -EBADMSG)

@@ -1,0 +1,290 @@
+"""What cannot be done: each mistake has a message that says what to do, its
+exit status, and changes nothing."""
+import hashlib
+import json
+import os
+import pwd
+import stat
+import struct
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+import fixtures
+from fixtures import OBJMAP, World, require, wait_for
+
+
+def tree(path):
+    """A hash of all names, kinds, modes and bytes below PATH, without the
+    store's own folders: of locks and temporary files, and of probes (empty)."""
+    own = ('.objmap', 'probe', 'run', 'state')
+    h = hashlib.sha256()
+    for top, dirs, files in os.walk(path):
+        dirs[:] = sorted(d for d in dirs if d not in own or os.listdir(os.path.join(top, d))
+                         and d == 'probe')
+        for name in dirs + sorted(files):
+            p = os.path.join(top, name)
+            st = os.lstat(p)
+            h.update(('%s %o\n' % (os.path.relpath(p, path), st.st_mode)).encode())
+            if stat.S_ISREG(st.st_mode):
+                with open(p, 'rb') as f:
+                    h.update(f.read())
+    return h.hexdigest()
+
+
+class BadInput(World):
+    def setUp(self):
+        super().setUp()
+        self.place = 'dir:' + self.path('vol')
+        self.head = self.path('vol/head')
+
+    def create(self, size='4M'):
+        self.objmap('create', self.place, '--size', size, '--chunk-size', '64K')
+
+    def refused(self, status, says, *args, **kw):
+        before = tree(self.dir)
+        p = self.objmap(*args, status=status, **kw)
+        message = p.stderr.decode()
+        for s in says if isinstance(says, tuple) else (says,):
+            self.assertIn(s, message)
+        for line in message.splitlines():
+            self.assertTrue(line.startswith('objmap: '), message)
+        self.assertEqual(tree(self.dir), before, 'something was changed: %s' % (args,))
+        return message
+
+    def image(self, size, name='image'):
+        with open(self.path(name), 'wb') as f:
+            f.write(os.urandom(size))
+        return self.path(name)
+
+    def every_verb_on(self, place, status, says, without=()):
+        image = self.image(1 << 16)
+        for args in (['info', place], ['info', place, '--map'],
+                     ['verify', place], ['gc', place, '--grace', '0'],
+                     ['delete', place, '--yes'], ['resize', place, '8M'],
+                     ['snapshot', 'create', place, 'n'], ['snapshot', 'list', place],
+                     ['snapshot', 'delete', place + '@n'],
+                     ['rollback', place + '@n', '--yes'],
+                     ['clone', place + '@n', 'dir:' + self.path('new')],
+                     ['mount', place, 'nbd+unix:///?socket=' + self.path('s')],
+                     ['copy', place, self.path('out')],
+                     ['copy', image, place, '--overwrite']):
+            if args[0] in without or ' '.join(args[:2]) in without:
+                continue
+            with self.subTest(verb=args):
+                self.refused(status, says, *args)
+
+    def test_sizes_out_of_range(self):
+        for args, says in (
+                (['--size', '0'], 'must be at least 1 B'),
+                (['--size', '64T', '--chunk-size', '32K'], 'between 64 KiB and 64 MiB'),
+                (['--size', '1M', '--chunk-size', '128M'], 'between 64 KiB and 64 MiB'),
+                (['--size', '1M', '--chunk-size', '96K'], 'power of two'),
+                (['--size', '2P'], 'a larger --chunk-size allows more'),
+                (['--size', '1.5Q'], 'takes a size'),
+                ([], 'create takes --size')):
+            with self.subTest(args=args):
+                self.refused(2, says, 'create', self.place, *args)
+        self.create()
+        for size, says in (('0', 'must be between'), ('128T', 'must be between'), ('x', 'no size')):
+            with self.subTest(resize=size):
+                self.refused(2, says, 'resize', self.place, size)
+
+    def test_a_volume_that_exists(self):
+        self.create()
+        image = self.image(1 << 16)
+        self.refused(1, 'objmap delete ' + self.place, 'create', self.place,
+                     '--size', '1M')
+        self.refused(1, '--overwrite', 'copy', image, self.place)
+        self.objmap('snapshot', 'create', self.place, 'n')
+        self.refused(1, 'n', 'snapshot', 'create', self.place, 'n')
+        self.objmap('create', 'dir:' + self.path('other'), '--size', '1M')
+        self.refused(1, 'choose another place', 'clone', self.place + '@n',
+                     'dir:' + self.path('other'))
+
+    def test_a_volume_that_does_not_exist(self):
+        self.every_verb_on(self.place, 1, self.path('vol'),
+                           without=('copy ' + self.path('image'),))
+        os.mkdir(self.path('vol'))
+        self.every_verb_on(self.place, 1, 'no volume',
+                           without=('copy ' + self.path('image'),))
+
+    def test_a_snapshot_that_does_not_exist(self):
+        self.create()
+        for args in (['info', self.place + '@n'], ['rollback', self.place + '@n', '--yes'],
+                     ['clone', self.place + '@n', 'dir:' + self.path('new')],
+                     ['snapshot', 'delete', self.place + '@n'],
+                     ['copy', self.place + '@n', self.path('out')],
+                     ['verify', self.place + '@n']):
+            with self.subTest(args=args):
+                self.refused(1, 'no snapshot', *args)
+
+    def damage(self, change):
+        """Stores CHANGE(head's bytes) as head, in a file the store accepts."""
+        with open(self.head, 'rb') as f:
+            whole = f.read()
+        head = bytearray(whole)
+        change(head)
+        with open(self.head, 'wb') as f:
+            f.write(head)
+
+    def test_a_damaged_head(self):
+        self.create()
+
+        def flip(head):
+            head[40] ^= 1
+        self.damage(flip)
+        self.every_verb_on(self.place, 1, self.place)
+
+    def test_a_head_that_is_cut(self):
+        self.create()
+
+        def cut(head):
+            del head[50:]
+        self.damage(cut)
+        self.every_verb_on(self.place, 1, self.place)
+
+    def test_a_newer_version(self):
+        self.create()
+
+        def newer(head):
+            # objmap-volume(5): 8 bytes of magic, then the version; a CRC32C of
+            # all before it ends the head.
+            end = head_end(head)
+            struct.pack_into('<I', head, 8, 2)
+            struct.pack_into('<I', head, end - 4, crc32c(head[:end - 4]))
+        self.damage(newer)
+        self.every_verb_on(self.place, 1, 'newer')
+
+    def test_a_full_disk(self):
+        d = self.tmpfs('small', 2 << 20)
+        image = self.image(4 << 20)
+        self.place = 'dir:' + d + '/vol'
+        with open(d + '/filler', 'wb') as f:
+            f.write(bytes(1 << 20))
+        p = self.objmap('copy', image, self.place, '--chunk-size', '64K', status=1)
+        self.assertIn('No space left', p.stderr.decode())
+        self.assertIn('--resume', p.stderr.decode())
+        p = self.objmap('copy', image, d + '/file', status=1)
+        self.assertIn('No space left', p.stderr.decode())
+        os.unlink(d + '/filler')
+        os.unlink(d + '/file')
+        # What is there is not taken for a volume.
+        p = self.objmap('mount', self.place, 'nbd+unix:///?socket=' + self.path('s'),
+                        status=1)
+        self.assertIn('was cut', p.stderr.decode())
+
+    def test_a_directory_that_cannot_be_written(self):
+        require('root')
+        nobody = pwd.getpwnam('nobody')
+        self.create()
+        image = self.image(1 << 16)
+        os.mkdir(self.path('run'), 0o700)
+        os.chown(self.path('run'), nobody.pw_uid, nobody.pw_gid)
+        os.chmod(self.dir, 0o755)
+        os.chmod(image, 0o644)
+
+        def as_nobody():
+            os.setgroups([])
+            os.setgid(nobody.pw_gid)
+            os.setuid(nobody.pw_uid)
+        env = dict(self.env, OBJMAP_STATE='/tmp')
+        for args in (['create', 'dir:' + self.path('new'), '--size', '1M'],
+                     ['snapshot', 'create', self.place, 'n'],
+                     ['resize', self.place, '8M'],
+                     ['delete', self.place, '--yes'],
+                     ['copy', image, self.place, '--overwrite'],
+                     ['copy', image, self.path('out')],
+                     ['gc', self.place, '--grace', '0']):
+            with self.subTest(args=args):
+                if args[0] == 'gc':	# nothing to delete, nothing to write
+                    continue
+                message = self.refused(1, 'ermission denied', *args, env=env,
+                                       preexec_fn=as_nobody)
+                self.assertIn(self.dir, message)
+
+    def test_a_second_writer(self):
+        self.create()
+        image = self.image(1 << 16)
+        sock = 'nbd+unix:///?socket=' + self.path('s')
+        holder = self.start(OBJMAP, 'mount', self.place, sock, '--foreground',
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: os.path.exists(self.path('s')), 'the mount')
+
+        def info():
+            out = self.objmap('info', self.place, '--json').stdout
+            return json.loads(out)['holder']
+        wait_for(info, 'the claim')
+        says = ('held by', 'pid %d' % holder.pid)
+        for args in (['mount', self.place, 'nbd+unix:///?socket=' + self.path('t')],
+                     ['delete', self.place, '--yes'],
+                     ['copy', image, self.place, '--overwrite']):
+            with self.subTest(args=args):
+                self.refused(1, says, *args)
+        self.objmap('snapshot', 'create', self.place, 'n')
+        self.refused(1, says, 'rollback', self.place + '@n', '--yes')
+
+    def test_bad_names(self):
+        self.create()
+        for name in ('', 'a/b', 'a@b', 'x' * 129, 'a\nb'):
+            with self.subTest(name=name):
+                self.refused(2, "cannot be a snapshot's name", 'snapshot', 'create',
+                             self.place, name)
+        for place, says in (
+                (self.path('vol'), "'dir:" + self.path('vol') + "'"),
+                ('dire:x', "did you mean 'dir:'?"),
+                ('zzzzzz:x', 'a place begins with'),
+                ('dir:', "nothing follows 'dir:'"),
+                (self.place + '@', 'no snapshot is named'),
+                (self.place + '?size=1M', "takes no 'size'"),
+                (self.place + '?netwrok=yes', "did you mean 'network'?"),
+                ('dir:%zz', 'two hexadecimal digits'),
+                ('s3://bucket/x', 'not in this build'),
+                ('https://x/y', 'not in this build'),
+                ('nbd+unix:///?socket=x', 'not in this build'),
+                ('memory:lots', 'a size such as'),
+                ('pattern:0', 'a size such as'),
+                ('', 'a place is empty')):
+            with self.subTest(place=place):
+                self.refused(2, says, 'info', place)
+        for args, says in (
+                (['create', 'file:x', '--size', '1M'], 'a volume is wanted'),
+                (['create', self.place + '@n', '--size', '1M'], 'names a snapshot'),
+                (['rollback', self.place, '--yes'], 'VOLUME@NAME is wanted'),
+                (['delete', 'mem:x?size=1M', '--yes'], 'lives in the process')):
+            with self.subTest(args=args):
+                self.refused(2, says, *args)
+
+    def test_nothing_is_deleted_without_a_yes(self):
+        self.create()
+        self.objmap('snapshot', 'create', self.place, 'n')
+        self.refused(2, '--yes', 'delete', self.place)
+        self.refused(2, '--yes', 'rollback', self.place + '@n')
+        self.refused(2, '--yes', 'resize', self.place, '1M')
+
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def head_end(whole):
+    """Where the head's own bytes end in the store's file: the prefix whose last
+    four bytes are the CRC32C of what comes before them."""
+    crc = 0xffffffff
+    for end, byte in enumerate(whole):
+        if end >= 16 and end + 4 <= len(whole) and \
+                crc ^ 0xffffffff == struct.unpack_from('<I', whole, end)[0]:
+            return end + 4
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
+    raise AssertionError('no CRC32C in head')
+
+
+if __name__ == '__main__':
+    fixtures.main()

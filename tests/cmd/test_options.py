@@ -1,0 +1,305 @@
+"""The command line as its table says: parsing, --help, manual pages, files,
+environment, completion.  Each is compared with the program's own --help, which
+is printed from the table."""
+import json
+import os
+import re
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+import fixtures
+from fixtures import OBJMAP, TOP, World
+
+MAN = os.path.join(TOP, 'man')
+
+
+def overview():
+    return subprocess.run([OBJMAP, '--help'], capture_output=True, text=True,
+                          timeout=10).stdout
+
+
+def verbs():
+    found = re.findall(r'^  ([a-z]+(?: [a-z]+)?)  +\S', overview(), re.M)
+    assert 'create' in found and 'snapshot create' in found
+    return found
+
+
+def help_options(verb):
+    """{name: (letter, argument)} of a verb's --help."""
+    text = subprocess.run([OBJMAP, *verb.split(), '--help'], capture_output=True,
+                          text=True, timeout=10).stdout
+    found = {}
+    for line in text.splitlines():
+        m = re.match(r'  (?:-(\w),|   ) --([a-z-]+)(?: (\S+))?', line)
+        if m:
+            argument = m.group(3) if line[len(m.group(0).rstrip()):][:1] in ('', ' ') \
+                else None
+            # Without an argument the text begins in its column.
+            if m.group(3) and not re.match(r'^[A-Z]+$|\||^none$', m.group(3)):
+                argument = None
+            found[m.group(2)] = (m.group(1), argument)
+    return found
+
+
+def page_of(verb):
+    return os.path.join(MAN, 'objmap-%s.1' % verb.split()[0])
+
+
+def page_options(path):
+    """{name: (letter, argument)} of the entries under OPTIONS, from the source."""
+    with open(path) as f:
+        source = f.read()
+    section = re.search(r'^\.SH OPTIONS\n(.*?)(?=^\.SH|\Z)', source, re.M | re.S)
+    found = {}
+    for tag in re.findall(r'^\.TP.*\n(.*)', section.group(1) if section else '', re.M):
+        tag = re.sub(r'^\.[BIR]+ |\\f.|"', '', tag).replace('\\-', '-')
+        m = re.match(r'(?:-(\w) ?, )?--([a-z-]+) *(\S+)?$', tag)
+        if m:
+            found[m.group(2)] = (m.group(1), m.group(3))
+    return found
+
+
+class ManualPages(unittest.TestCase):
+    def test_every_option_is_in_its_page_and_no_other(self):
+        fixtures.require('mandoc')
+        families = {}
+        for verb in verbs():
+            options = help_options(verb)
+            self.assertTrue(verb == 'help' or 'help' in options, verb)
+            families.setdefault(verb.split()[0], {}).update(options)
+        self.assertIn('size', families['create'])
+        for family, options in families.items():
+            with self.subTest(verb=family):
+                shown = page_options(page_of(family))
+                self.assertEqual(sorted(shown), sorted(options))
+                for name in options:
+                    self.assertEqual(shown[name], options[name], name)
+
+    def test_every_page_renders_without_a_warning(self):
+        fixtures.require('mandoc')
+        pages = [f for f in os.listdir(MAN) if re.search(r'\.[1-8]$', f)]
+        self.assertGreater(len(pages), 10)
+        for page in pages:
+            with self.subTest(page=page):
+                p = subprocess.run(['mandoc', '-Tlint', '-W', 'warning',
+                                    os.path.join(MAN, page)],
+                                   capture_output=True, text=True, timeout=20)
+                self.assertEqual(p.stdout + p.stderr, '')
+
+    def test_every_verb_is_in_the_overview_page(self):
+        with open(os.path.join(MAN, 'objmap.1')) as f:
+            page = f.read()
+        for verb in verbs():
+            self.assertRegex(page, r'\b%s\b' % verb.split()[0])
+
+    def test_pages_say_nothing_of_what_is_not_in_this_build(self):
+        for page in os.listdir(MAN):
+            if not page.startswith('objmap') or page == 'objmap-volume.5':
+                continue
+            with open(os.path.join(MAN, page)) as f:
+                text = f.read().replace('\\-', '-')
+            for word in ('--cache', 's3://', 'https://', 'objmap pull'):
+                self.assertNotIn(word, text, page)
+
+    def test_help_shows_the_page(self):
+        fixtures.require('man')
+        p = subprocess.run([OBJMAP, 'help', 'create'], capture_output=True,
+                           text=True, timeout=20, env=dict(os.environ, MANPAGER='cat'))
+        self.assertEqual(p.returncode, 0)
+        self.assertIn('OBJMAP-CREATE(1)', p.stdout)
+
+    def test_help_without_man_prints_the_options(self):
+        p = subprocess.run([OBJMAP, 'help', 'create'], capture_output=True,
+                           text=True, timeout=20, env={'PATH': '/nonexistent'})
+        self.assertEqual(p.returncode, 0)
+        self.assertIn('usage: objmap create VOLUME', p.stdout)
+
+
+class Parsing(World):
+    def refused(self, *args, says, env=None):
+        p = self.objmap(*args, status=2, env=dict(self.env, **(env or {})))
+        self.assertEqual(p.stdout, b'')
+        message = p.stderr.decode()
+        self.assertTrue(message.startswith('objmap: '), message)
+        self.assertIn(says, message)
+
+    def test_usage_mistakes_are_told_with_what_to_do(self):
+        for args, says in (
+                ([], 'a verb is missing'),
+                (['crate'], "did you mean 'create'?"),
+                (['frobnicate'], 'objmap --help lists them'),
+                (['snapshot'], 'objmap snapshot --help'),
+                (['snapshot', 'crate', 'x', 'y'], "did you mean 'snapshot create'?"),
+                (['--json', 'info', 'x'], 'the verb comes first'),
+                (['create'], 'needs arguments; usage: objmap create VOLUME'),
+                (['create', 'dir:x', 'dir:y', '--size', '1M'], 'one argument too many'),
+                (['create', 'dir:x', '--sice', '1M'], 'did you mean --size?'),
+                (['create', 'dir:x', '--qqqqq'], 'see objmap create --help'),
+                (['create', 'dir:x', '--overwrite'], 'create does not take --overwrite'),
+                (['create', 'dir:x', '-z'], 'no option -z'),
+                (['create', 'dir:x', '--size'], '--size needs a value'),
+                (['create', 'dir:x', '--json=1'], '--json takes no value'),
+                (['create', 'dir:x', '--c', '1M'], 'could be any of'),
+                (['create', 'dir:x', '--size', 'big'], 'takes a size such as'),
+                (['create', 'dir:x', '--size', '-1'], 'takes a size such as'),
+                (['create', 'dir:x', '--size', '99999999999999T'], 'too large'),
+                (['copy', 'a', 'b', '--jobs', '0'], 'between 1 and 256'),
+                (['gc', 'dir:x', '--grace', 'soon'], 'takes a time such as'),
+                (['create', 'dir:x', '--codec', 'zip'], "is one of none, not 'zip'"),
+                (['mount', 'dir:x', '/x', '--durability', 'journal'], 'not in this build'),
+                (['mount', 'dir:x', '/x', '--cache', 'memory'], 'not in this build'),
+                (['mount', 'dir:x', '/x', '--cache-size=1G'], 'not in this build'),
+                (['pull', 'x'], 'not in this build')):
+            with self.subTest(args=args):
+                self.refused(*args, says=says)
+        self.assertEqual(os.listdir(self.dir), [])
+
+    def test_options_stand_anywhere_and_may_be_shortened(self):
+        self.objmap('create', '--siz', '1M', self.path('a').join(['dir:', '']),
+                    '--chunk', '64K')
+        info = json.loads(self.objmap('info', '--json', 'dir:' + self.path('a')).stdout)
+        self.assertEqual((info['size'], info['chunk_size']), (1 << 20, 64 << 10))
+
+    def test_two_dashes_end_the_options(self):
+        self.refused('info', '--', '--json', says="--json is no place")
+
+    def test_full_standard_output_is_a_failure(self):
+        with open('/dev/full', 'w') as full:
+            p = subprocess.run([OBJMAP, '--help'], stdout=full,
+                               stderr=subprocess.PIPE, timeout=10)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b'standard output', p.stderr)
+
+
+class Sources(World):
+    """HOME of a World is its own folder."""
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.path('.config'))
+        self.file = self.path('.config/objmap.conf')
+
+    def write(self, text):
+        with open(self.file, 'w') as f:
+            f.write(text)
+
+    def shown(self, name, **env):
+        p = self.objmap('config', '--json', env=dict(self.env, **env))
+        entry = json.loads(p.stdout)[name]
+        return entry['value'], entry['source']
+
+    def test_the_environment_comes_before_the_file_before_the_default(self):
+        self.assertEqual(self.shown('jobs'), ('8', 'default'))
+        self.write('# mine\n\n jobs = 3  # three\nquiet=yes\ndescription = "a # b"\n')
+        self.assertEqual(self.shown('jobs'), ('3', self.file))
+        self.assertEqual(self.shown('quiet'), ('yes', self.file))
+        self.assertEqual(self.shown('description'), ('a # b', self.file))
+        self.assertEqual(self.shown('jobs', OBJMAP_JOBS='5'), ('5', 'environment'))
+        self.assertEqual(self.shown('jobs', OBJMAP_JOBS=''), ('3', self.file))
+
+    def test_the_command_line_comes_first(self):
+        self.write('chunk-size = 128K\n')
+        for more, size in (([], 128 << 10), (['--chunk-size', '256K'], 256 << 10)):
+            place = 'dir:' + self.path('v%d' % size)
+            made = self.objmap('create', place, '--size', '1M', '--json', *more)
+            self.assertEqual(json.loads(made.stdout)['chunk_size'], size)
+
+    def test_a_flag_is_taken_back(self):
+        self.write('json = yes\n')
+        place = 'dir:' + self.path('v')
+        self.assertTrue(self.objmap('create', place, '--size', '1M').stdout
+                        .startswith(b'{'))
+        self.assertFalse(self.objmap('info', place, '--no-json').stdout
+                         .startswith(b'{'))
+
+    def test_the_system_file_is_the_weakest(self):
+        fixtures.require('root', 'tmpfs', 'unshare')
+        self.write('jobs = 3\n')
+        etc = self.path('etc.conf')
+        with open(etc, 'w') as f:
+            f.write('jobs = 4\nchunk-size = 2M\n')
+        p = self.run_ok('unshare', '-m', 'sh', '-c',
+                        'mount -t tmpfs none /etc && cp "$1" /etc/objmap.conf && '
+                        'exec "$0" config --json', OBJMAP, etc)
+        shown = json.loads(p.stdout)
+        self.assertEqual(shown['jobs'], {'value': '3', 'source': self.file})
+        self.assertEqual(shown['chunk-size'],
+                         {'value': '2M', 'source': '/etc/objmap.conf'})
+
+    def test_mistakes_in_a_file_are_told_with_file_and_line(self):
+        for text, says in (
+                ('jobs = 3\nchunk-sice = 1M\n', ":2: no option is called 'chunk-sice'; did you mean 'chunk-size'?"),
+                ('jobs = many\n', ':1: jobs takes a number'),
+                ('jobs = 1000\n', ':1: jobs must be between 1 and 256'),
+                ('quiet = maybe\n', ':1: quiet takes yes or no'),
+                ('jobs\n', ':1: a line is NAME = VALUE'),
+                ('description = "a\n', 'no closing quote'),
+                ('cache = memory\n', ':1: cache: not in this build'),
+                ('force = yes\n', ':1: force: --force is taken from the command line only'),
+                ('run = id\n', ':1: run: --run is taken from the command line only')):
+            with self.subTest(text=text):
+                self.write(text)
+                p = self.objmap('config', status=2)
+                self.assertIn((self.file + ':').encode(), p.stderr)
+                self.assertIn(says, p.stderr.decode())
+
+    def test_words_that_can_hurt_come_from_the_command_line_only(self):
+        for word in ('force', 'take-over', 'abandon-journal', 'exclusive',
+                     'overwrite', 'over', 'no-drain', 'yes'):
+            variable = 'OBJMAP_' + word.upper().replace('-', '_')
+            with self.subTest(word=word):
+                p = self.objmap('config', status=2,
+                                env=dict(self.env, **{variable: '1'}))
+                self.assertIn(variable + ': --' + word, p.stderr.decode())
+                self.write(word + ' = yes\n')
+                p = self.objmap('config', status=2)
+                self.assertIn('from the command line only', p.stderr.decode())
+                os.unlink(self.file)
+
+    def test_a_mistyped_variable_is_told(self):
+        p = self.objmap('config', env=dict(self.env, OBJMAP_CHUNKSIZE='1M'))
+        self.assertIn('is --chunk-size meant?', p.stderr.decode())
+
+
+class Completion(unittest.TestCase):
+    def complete(self, *words):
+        script = ('source "$1"; shift; COMP_WORDS=("$@"); '
+                  'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); '
+                  'compopt() { :; }; _objmap "$1"; printf "%s\\n" "${COMPREPLY[@]}"')
+        p = subprocess.run(['bash', '-c', script, 'bash',
+                            os.path.join(TOP, 'contrib/completion/objmap.bash'),
+                            OBJMAP, *words], capture_output=True, text=True,
+                           timeout=20)
+        self.assertEqual(p.stderr, '')
+        return p.stdout.split()
+
+    def test_verbs(self):
+        self.assertEqual(sorted(set(v.split()[0] for v in verbs()) |
+                                {'--help', '--version'}), sorted(self.complete('')))
+        self.assertEqual(self.complete('cre'), ['create'])
+        self.assertEqual(self.complete('snapshot', 'd'), ['delete'])
+        self.assertEqual(self.complete('help', 'resi'), ['resize'])
+
+    def test_the_options_of_every_verb_are_offered_and_no_others(self):
+        for verb in verbs():
+            with self.subTest(verb=verb):
+                if verb != 'help':
+                    self.assertEqual(
+                        sorted(self.complete(*verb.split(), '--')),
+                        sorted('--' + o for o in help_options(verb)))
+
+    def test_values(self):
+        self.assertEqual(sorted(self.complete('mount', 'x', 'y', '--durability', '')),
+                         ['none', 'remote'])
+        self.assertEqual(self.complete('create', 'dir:x', '--size', ''), [])
+
+    def test_places_and_files(self):
+        self.assertIn('pattern:', self.complete('info', 'pat'))
+        self.assertIn(TOP + '/README.md',
+                      self.complete('info', 'file', ':', TOP + '/READ'))
+
+
+if __name__ == '__main__':
+    fixtures.main()
