@@ -78,6 +78,8 @@ int mounts_start(struct mounts *mounts)
 		error = mount_open_export(mount);
 	for (mount = mounts->first; mount && !error; mount = mount->next)
 		error = mount_serve(mount);
+	if (mounts->options.nr_listen_fds)
+		log_warning("sockets were passed (LISTEN_FDS), but WHERE is no NBD address: they are not used");
 	if (error)
 		for (mount = mounts->first; mount; mount = mount->next)
 			mount_undo(mount);

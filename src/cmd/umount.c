@@ -70,11 +70,10 @@ static void wait_for_name(const char *control)
 }
 
 /* Nobody answers: perhaps a dead mount is left. */
-static int clean_up(const struct where *where, const char *control)
+static int clean_up(const struct where *where)
 {
 	int nr = 0;
 
-	unlink(control);
 #ifdef HAVE_FUSE
 	if (where->kind == WHERE_FUSE) {
 		nr = mountpoint_clean(where->path);
@@ -139,7 +138,7 @@ static int ask(const struct options *options, const struct where *where,
 	if (progress.shown)
 		fputs("\r\033[K", stderr);
 	if (error == -ECONNREFUSED || error == -ENOENT)
-		return clean_up(where, control);
+		return clean_up(where);
 	if (error == -ETIMEDOUT) {
 		log_error("%s is still being saved; it ends when that is done (objmap status '%s')",
 			  where->text, where->text);

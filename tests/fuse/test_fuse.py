@@ -580,6 +580,17 @@ class Ending(Fuse):
 
 
 class Unprivileged(Fuse):
+    def test_other_users_are_let_in_on_request_only(self):
+        require('root', 'setpriv')
+        os.chmod(self.dir, 0o755)
+        for options, status in (([], 1), (['--allow-other'], 0)):
+            path = self.mount('memory:1M', *options)
+            p = subprocess.run(['setpriv', '--reuid=65534', '--regid=65534',
+                                '--clear-groups', 'head', '-c1', path],
+                               capture_output=True, timeout=30)
+            self.assertEqual(p.returncode, status, p.stderr)
+            self.umount(path)
+
     def test_an_ordinary_user_mounts_through_fusermount3(self):
         require('root', 'setpriv', 'fusermount3')
         mode = os.stat('/dev/fuse').st_mode & 0o777

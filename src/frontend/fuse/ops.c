@@ -436,9 +436,13 @@ static void on_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence,
 
 static void fill_attributes(struct fuse_file *file, struct stat *st)
 {
+	mode_t mode = file->options.allow_other ? 0666 : 0600;
+
 	memset(st, 0, sizeof(*st));
 	st->st_ino = FUSE_ROOT_ID;
-	st->st_mode = S_IFREG | (file->export->read_only ? 0400 : 0600);
+	if (file->export->read_only)
+		mode &= 0444;
+	st->st_mode = S_IFREG | mode;
 	st->st_nlink = 1;
 	st->st_uid = file->uid;
 	st->st_gid = file->gid;

@@ -360,6 +360,9 @@ int fuse_file_stop(struct fuse_file *file, enum fuse_stop how)
 	}
 	if (error) {
 		atomic_store(&file->stopping, false);
+		/* Somebody may have unmounted it meanwhile, untold. */
+		if (!atomic_load(&file->nr_serving) && file->options.ended)
+			file->options.ended(file->options.context);
 		return error;
 	}
 	serve_threads_end(file, detached);
