@@ -48,8 +48,10 @@ enum mountpoint_state mountpoint_look(const char *path)
 	case 0:
 		return MOUNTPOINT_FREE;
 	case 1:
-		/* Not stat(): the kernel answers that from what it remembers. */
-		return statfs(path, &fs) < 0 && errno == ENOTCONN ?
+		/* Not stat(): the kernel answers that from what it remembers.
+		 * ECONNABORTED: it is dying at this moment. */
+		return statfs(path, &fs) < 0 &&
+		       (errno == ENOTCONN || errno == ECONNABORTED) ?
 		       MOUNTPOINT_DEAD : MOUNTPOINT_LIVE;
 	default:
 		return MOUNTPOINT_FOREIGN;

@@ -338,6 +338,22 @@ static void serve_threads_end(struct fuse_file *file, bool cancel)
 	pthread_mutex_unlock(&file->lock);
 }
 
+/* Of a detached mount libfuse would unmount whatever is at the path now, unless
+ * polling its descriptor says POLLERR, as it does once a mount has gone.  So
+ * does a pipe that nobody reads. */
+static bool cut_off(struct fuse_session *session)
+{
+	int ends[2];
+	bool cut;
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return false;
+	close(ends[0]);
+	cut = dup3(ends[1], fuse_session_fd(session), O_CLOEXEC) >= 0;
+	close(ends[1]);
+	return cut;
+}
+
 int fuse_file_stop(struct fuse_file *file, enum fuse_stop how)
 {
 	bool detached = false;
@@ -366,9 +382,8 @@ int fuse_file_stop(struct fuse_file *file, enum fuse_stop how)
 		return error;
 	}
 	serve_threads_end(file, detached);
-	/* Of a mount that has gone this only closes the descriptor; of one that
-	 * is detached it would unmount whatever is at the path now. */
-	if (!detached)
+	/* Only closes the descriptor, and frees what libfuse keeps. */
+	if (!detached || cut_off(file->session))
 		fuse_session_unmount(file->session);
 	fuse_session_destroy(file->session);
 	file->session = NULL;
