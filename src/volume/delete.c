@@ -14,12 +14,14 @@
 static int count_clones(struct store *store, const struct snapshot_list *list,
 			char *names, size_t size, unsigned int *nr)
 {
-	const struct snapshot *entry = list->snapshots;
+	const struct snapshot *entry;
 	size_t used = 0;
+	unsigned int i;
 	int lives;
 
 	*nr = 0;
-	for (; entry < list->snapshots + list->nr; entry++) {
+	for (i = 0; i < list->nr; i++) {	/* an empty list has no array */
+		entry = &list->snapshots[i];
 		if (entry->kind != SNAPSHOT_CLONE)
 			continue;
 		lives = clone_lives(store, entry);
