@@ -46,7 +46,6 @@ Test(commit, a_flush_that_arrives_after_capture_waits_for_the_next_commit)
 	cr_assert(fault_wait_held(world.fault, 1));
 	world_write(&world, 2, 2);
 	call_flush(&world, &second);
-	hang(&world, "chunk/00");	/* not its chunk */
 	fault_clear(world.fault);
 	hang(&world, "chunk/02");
 	fault_release(world.fault);	/* the first commit goes on */
@@ -57,6 +56,24 @@ Test(commit, a_flush_that_arrives_after_capture_waits_for_the_next_commit)
 	cr_assert_eq(call_wait(&second), 0);
 	world_reopen(&world);
 	cr_assert(world_reads(&world, 1, 1) && world_reads(&world, 2, 2));
+	world_end(&world);
+}
+
+Test(commit, a_flush_waits_for_what_is_being_committed)
+{
+	struct pending_call first, second;
+	struct world world;
+
+	world_begin(&world, 100 * CHUNK, CHUNK);
+	hang(&world, "chunk/");
+	world_write(&world, 1, 1);
+	call_flush(&world, &first);
+	cr_assert(fault_wait_held(world.fault, 1));
+	call_flush(&world, &second);	/* nothing was written since */
+	cr_assert(!call_is_done(&second));
+	fault_release(world.fault);
+	cr_assert_eq(call_wait(&first), 0);
+	cr_assert_eq(call_wait(&second), 0);
 	world_end(&world);
 }
 
