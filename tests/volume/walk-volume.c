@@ -414,11 +414,14 @@ static void writer_stumble(unsigned int w)
 		.prefix = one_in(2) ? "head" : one_in(2) ? "map/" : "chunk/",
 		.kind = FAULT_LATE, .times = 1, .delay = 1000000 });
 	atomic_store(&volume_store(writers[w].volume)->retry_for, 0);
-	for (i = 0; i < 6; i++)
+	for (i = 0; i < 6; i++) {
+		if (i == 3 && one_in(3))
+			fault_release(sides[w]);
 		if (i % 3 == 2)
 			writer_flush(w);
 		else
 			writer_write(w);
+	}
 	if (one_in(2))
 		fault_release(sides[w]);
 }
