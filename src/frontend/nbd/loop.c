@@ -26,9 +26,7 @@
 /* A client that has several requests out sends the next ones one by one: a
  * short pause between tries lets more of them come together, so that they
  * share a read and a writev.  Not at depth 1, where it would only be late. */
-#define GAP_NS 2000
-#define DEEP_GAP_NS 5000
-#define DEEP_BATCH 8
+#define GAP_NS 4000
 /* Polls that fail in a row before polling is only tried now and then. */
 #define POLL_CREDIT 8
 #define POLL_RETRY 32
@@ -321,8 +319,7 @@ static bool poll_for_a_while(struct nbd_loop *loop, struct epoll_event *events,
 			return true;
 		}
 next:
-		give_way(loop->batch < 2 ? 0 : loop->batch < DEEP_BATCH ? GAP_NS
-									: DEEP_GAP_NS);
+		give_way(loop->batch < 2 ? 0 : GAP_NS);
 		if (crowd || ++tries % TURNS_ALONE == 0) {
 			*nr = epoll_wait(loop->epoll, events, EVENTS_MAX, 0);
 			if (*nr > 0)
