@@ -41,7 +41,9 @@ struct nbd_options {
 int nbd_server_open(const struct nbd_options *options,
 		    struct nbd_server **server);
 
-/* A second export of the same name: -EEXIST. */
+/* Before the start.  A client that asks for "" gets the export of that name,
+ * or the only one there is.  -EEXIST (the name is taken), -EINVAL (a name that
+ * is not UTF-8), -ENAMETOOLONG (above 4,096 bytes). */
 int nbd_server_add(struct nbd_server *server, struct export *export);
 
 /* Each binds and listens; connections wait until nbd_server_start().
@@ -53,7 +55,9 @@ int nbd_server_listen_tcp(struct nbd_server *server, const char *address,
 			  uint16_t *port);
 /* Sockets that listen already (systemd). */
 int nbd_server_listen_fd(struct nbd_server *server, int fd);
-/* A connected stream; @in and @out may be the same. */
+/* A connected stream, a socket or two pipes; @in and @out may be the same.
+ * The server owns them from now on, and gives them their flags back when it
+ * closes them. */
 int nbd_server_serve_fd(struct nbd_server *server, int in, int out);
 
 int nbd_server_start(struct nbd_server *server);
