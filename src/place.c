@@ -254,6 +254,15 @@ static int read_params(struct place *place, const struct scheme *scheme,
 
 /* ---- the whole --------------------------------------------------------------------------- */
 
+/* Whether the last component of @path, up to @end, has an '@'. */
+static bool has_other_at(const char *path, size_t end)
+{
+	while (end > 0 && path[end - 1] != '/')
+		if (path[--end] == '@')
+			return true;
+	return false;
+}
+
 /* Splits @place->text, whose scheme is known: PATH[@SNAPSHOT][?PARAMS]. */
 static int read_rest(struct place *place, const struct scheme *scheme)
 {
@@ -273,6 +282,11 @@ static int read_rest(struct place *place, const struct scheme *scheme)
 		name_at = 0;	/* a plain device has no snapshots */
 	}
 	name = path + name_at;
+	if (name_at > 0 && has_other_at(path, name_at - 1)) {
+		log_error("%s: more than one '@' follows the last '/'; a literal @ is %%40",
+			  text);
+		return -EINVAL;
+	}
 	if (name_at > 0) {
 		error = decode(text, name, path_length - name_at,
 			       &place->snapshot);

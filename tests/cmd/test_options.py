@@ -34,10 +34,9 @@ def help_options(verb):
     for line in text.splitlines():
         m = re.match(r'  (?:-(\w),|   ) --([a-z-]+)(?: (\S+))?', line)
         if m:
-            argument = m.group(3) if line[len(m.group(0).rstrip()):][:1] in ('', ' ') \
-                else None
+            argument = m.group(3)
             # Without an argument the text begins in its column.
-            if m.group(3) and not re.match(r'^[A-Z]+$|\||^none$', m.group(3)):
+            if argument and not re.search(r'^[A-Z]+$|\||^none$', argument):
                 argument = None
             found[m.group(2)] = (m.group(1), argument)
     return found

@@ -1,0 +1,30 @@
+/* fuzz-place.c: any text as a place: what is taken is taken again from its own
+ * base, with the same path and without snapshot and parameters. */
+#include "src/log.h"
+#include "src/place.h"
+#include "tests/fuzz/fuzz.h"
+
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	return log_open("/dev/null", LOG_LEVEL_ERROR);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count)
+{
+	struct place place, again;
+	char *text = malloc(count + 1);
+
+	expect(text);
+	memcpy(text, data, count);
+	text[count] = 0;
+	if (place_parse(text, false, &place) == 0) {
+		expect(place_parse(place.base, false, &again) == 0);
+		expect(strcmp(place.path, again.path) == 0);
+		expect(!again.snapshot && again.nr_params == 0);
+		place_free(&again);
+		place_free(&place);
+	}
+	free(text);
+	return 0;
+}
