@@ -764,7 +764,8 @@ Test(protocol, a_missing_list_or_body_is_damage_and_never_an_empty_one)
 	cr_assert_eq(volume_snapshot_head(other.store, "s", &body), -EIO);
 	cr_assert_eq(volume_rollback(other.store, "s", &polite), -EIO);
 	cr_assert_eq(volume_clone(other.store, "vol", "s", place.store, "twin"), -EIO);
-	cr_assert(bucket_lose(bucket, "vol/snapshot/list"));
+	while (bucket_lose(bucket, "vol/snapshot/list"))
+		;	/* the clone's try has left one more */
 	cr_assert_eq(volume_snapshots(other.store, &list), -EIO);
 	cr_assert_eq(volume_snapshot_create(other.store, "t"), -EIO);
 	cr_assert_eq(volume_rollback(other.store, "s", &polite), -EIO);
