@@ -13,6 +13,25 @@
 #define PAUSE_FIRST (10 * CLOCK_MS)	/* before the same bytes are put again */
 #define PAUSE_MOST  CLOCK_SECOND
 
+/* Some errors say something here that only an outcome may say: that a key is
+ * absent, a swap lost or made, head another one.  What a disk means by them (a
+ * stale handle, a name that is gone) is that it cannot be read. */
+static int error_of_store(int error)
+{
+	switch (-error) {
+	case ENOENT:
+	case ENODATA:
+	case ESTALE:
+	case EALREADY:
+	case EAGAIN:
+	case EEXIST:
+	case EINPROGRESS:
+		return -EIO;
+	default:
+		return error < 0 ? error : -EIO;
+	}
+}
+
 int store_errno(enum store_outcome outcome, const struct store_reply *reply)
 {
 	switch (outcome) {
@@ -23,7 +42,7 @@ int store_errno(enum store_outcome outcome, const struct store_reply *reply)
 	case STORE_REFUSED:
 		return -ESTALE;
 	default:
-		return reply->error < 0 ? reply->error : -EIO;
+		return error_of_store(reply->error);
 	}
 }
 

@@ -240,6 +240,29 @@ Test(protocol, a_put_of_head_that_fails_for_good_fails_the_call_and_is_no_fence)
 	claim_drop(&mine);
 }
 
+Test(protocol, what_a_disk_says_of_itself_is_no_verdict_on_a_swap)
+{
+	static const int errors[] = { -ESTALE, -EALREADY, -ENOENT, -EAGAIN };
+	struct claim mine = claim(&writer, &polite);
+	struct swap swap;
+	size_t i;
+	int error;
+
+	for (i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
+		swap = commit_swap(&writer, &mine);
+		on(&writer, STORE_PUT, "head", FAULT_FAIL, 1, NULL);
+		fault_add(writer.fault, &(struct fault_rule){ .op = STORE_GET,
+			.prefix = "head", .kind = FAULT_FAIL, .error = errors[i],
+			.times = 1 });
+		error = head_swap(&swap);
+		cr_expect_eq(error, -EIO, "%d for %d", error, errors[i]);
+		cr_assert_eq(head_swap(&swap), 0);
+		mine.head = swap.base;
+		fault_clear(writer.fault);
+	}
+	claim_drop(&mine);
+}
+
 Test(protocol, a_later_head_that_hides_mine_still_says_it_was_committed)
 {
 	struct claim mine = claim(&writer, &polite);
@@ -860,6 +883,16 @@ Test(protocol, entries_of_dead_clones_go_with_the_next_snapshot)
 	cr_assert_eq(volume_delete(place.store, &polite), 0);
 	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
 	cr_assert_eq(nr_entries(&other), 0);
+}
+
+Test(protocol, a_clone_that_cannot_be_looked_at_is_not_dead)
+{
+	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(clone("s"), 0);
+	fault_add(other.fault, &(struct fault_rule){ .op = STORE_GET,
+		.prefix = "/twin/head", .kind = FAULT_FAIL, .error = -ENOENT });
+	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(nr_entries(&other), 1, "what it needs is still pinned");
 }
 
 static void clone_meanwhile(void *context, const struct store_request *request)
