@@ -339,7 +339,7 @@ int commit_run(struct volume *volume, const struct commit_terms *terms)
 		pthread_mutex_unlock(&volume->lock);
 	}
 	turn_give(volume);
-	if (error && error != -ESTALE)
+	if (error && error != -ESTALE && error != -ECANCELED)
 		log_error("%s: a commit failed: %s; what it held is kept in memory, and "
 			  "goes into the next one", volume->store->place,
 			  strerror(-error));

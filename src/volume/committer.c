@@ -197,7 +197,7 @@ void committer_stop(struct volume *volume)
 	pthread_cond_broadcast(&committer->wake);
 	pthread_mutex_unlock(&volume->lock);
 	/* Nobody waits for a commit that runs now: it need not be completed. */
-	upload_abort(&volume->uploads, -ECANCELED);
+	upload_stop(&volume->uploads);
 	pthread_join(committer->thread, NULL);
 	committer->started = false;
 }

@@ -48,7 +48,7 @@ void upload_begin(struct upload_window *window, enum request_priority priority)
 {
 	pthread_mutex_lock(&window->lock);
 	window->priority = priority;
-	window->error = 0;
+	window->error = window->stopped ? -ECANCELED : 0;
 	window->given_up = false;
 	pthread_mutex_unlock(&window->lock);
 }
@@ -141,6 +141,17 @@ void upload_abort(struct upload_window *window, int error)
 	pthread_mutex_lock(&window->lock);
 	if (!window->error)
 		window->error = error;
+	pthread_mutex_unlock(&window->lock);
+}
+
+void upload_stop(struct upload_window *window)
+{
+	pthread_mutex_lock(&window->lock);
+	window->stopped = true;
+	if (!window->error)
+		window->error = -ECANCELED;
+	/* Who waits for a put cancels them all now. */
+	pthread_cond_signal(&window->ended);
 	pthread_mutex_unlock(&window->lock);
 }
 

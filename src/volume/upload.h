@@ -23,6 +23,7 @@ struct upload_window {
 	uint64_t bytes;
 	int error;			/* the first failure of this commit */
 	bool given_up;			/* the others were cancelled */
+	bool stopped;
 };
 
 int upload_open(struct upload_window *window, struct store *store,
@@ -39,6 +40,10 @@ void upload_begin(struct upload_window *window, enum request_priority priority);
 int upload_put(struct upload_window *window, enum store_cause cause,
 	       const char *key, const void *data, size_t count, bool owned,
 	       const struct store_metadata *metadata);
+
+/* Gives up the commit that runs, if any, and every later one: the volume is
+ * being closed.  From any thread. */
+void upload_stop(struct upload_window *window);
 
 /* Gives the commit up: @error is what upload_end() says. */
 void upload_abort(struct upload_window *window, int error);

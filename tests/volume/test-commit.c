@@ -355,6 +355,29 @@ Test(commit, an_unsettled_swap_is_settled_before_the_next_commit)
 	world_end(&world);
 }
 
+Test(commit, closing_does_not_wait_for_an_upload_that_hangs)
+{
+	struct world world;
+	uint64_t began;
+	uint32_t i;
+
+	world_begin_with(&world, 1000 * CHUNK, CHUNK,
+			 &(struct volume_options){ .pending_limit = 8 * CHUNK });
+	world.store->retry_for = UINT64_MAX;	/* as when an export is served */
+	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
+		.kind = FAULT_HANG });
+	for (i = 0; i < 4; i++)
+		cr_assert_eq(world_write(&world, i, 1), 0);
+	cr_assert(fault_wait_held(world.fault, 4));
+	began = clock_now();
+	world_close(&world);
+	cr_assert_lt(clock_now() - began, 10 * CLOCK_SECOND);
+	fault_clear(world.fault);
+	world_open(&world);
+	cr_assert(world_reads(&world, 0, 0), "what was not flushed is not there");
+	world_end(&world);
+}
+
 /* ---- fenced --------------------------------------------------------------------------- */
 
 static char fenced_by[128];
