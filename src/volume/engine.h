@@ -77,6 +77,7 @@ struct turn {				/* guarded by volume->lock */
 struct follow {				/* read-only */
 	pthread_t thread;
 	bool started, stop;		/* guarded by volume->lock */
+	bool waits;			/* ... for a copy to be complete; was told */
 	pthread_cond_t wake;
 };
 

@@ -19,6 +19,21 @@
 
 /* ---- moving on -------------------------------------------------------------------- */
 
+/* Nobody mounts a copy that is not complete, so nobody moves on into one. */
+static int wait_for_copy(struct volume *volume)
+{
+	bool told;
+
+	pthread_mutex_lock(&volume->lock);
+	told = volume->follow.waits;
+	volume->follow.waits = true;
+	pthread_mutex_unlock(&volume->lock);
+	if (!told)
+		log_notice("%s: is being copied into: its last state is read until the "
+			   "copy is complete", volume->store->place);
+	return 0;
+}
+
 /* @now becomes the image when it is a newer one of this volume.  -ESTALE: this
  * volume is gone. */
 static int move_on(struct volume *volume, const struct stored_head *now)
@@ -33,7 +48,10 @@ static int move_on(struct volume *volume, const struct stored_head *now)
 			  "state, for as long as gc leaves it", volume->store->place);
 		return -ESTALE;
 	}
+	if (now->head.state == HEAD_INCOMPLETE && !volume->options.accept_incomplete)
+		return wait_for_copy(volume);
 	pthread_mutex_lock(&volume->lock);
+	volume->follow.waits = false;
 	old_epoch = old->epoch;
 	old_size = old->size;
 	if (now->head.epoch > old_epoch) {
@@ -150,6 +168,7 @@ static int absence_judge(struct absence *absence, struct stored_head *now)
 {
 	struct volume *volume = absence->volume;
 	uint64_t epoch;
+	bool moved;
 	int error;
 
 	pthread_mutex_lock(&volume->lock);
@@ -170,9 +189,13 @@ static int absence_judge(struct absence *absence, struct stored_head *now)
 	}
 	if (now->head.epoch == epoch)
 		return absence_damaged(volume, absence->key);
-	if (volume->options.follow)
-		return move_on(volume, now);
-	return absence_taken(volume, absence->key);
+	error = volume->options.follow ? move_on(volume, now) : 0;
+	if (error)
+		return error;
+	pthread_mutex_lock(&volume->lock);
+	moved = volume->image.head.epoch != epoch;
+	pthread_mutex_unlock(&volume->lock);
+	return moved ? 0 : absence_taken(volume, absence->key);
 }
 
 static void absence_run(struct job *job)

@@ -350,6 +350,8 @@ int map_look(struct volume *volume, const struct head *head,
 	int error;
 
 	find->fetch = NULL;
+	if (find->chunk >= nr_chunks)	/* of a reader whose volume shrank meanwhile */
+		return -EIO;
 	at = find->below_recent ? head->nr_recent : recent_from(head, find->chunk);
 	if (at < head->nr_recent && head->recent[at].chunk == find->chunk) {
 		find->ref = head->recent[at].ref;

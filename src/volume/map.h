@@ -44,8 +44,8 @@ void map_deinit(struct map *map);
 
 /* Looks @find->chunk up in @head: recent refs, root, nodes.  The lock is held.
  * 0, -EINPROGRESS (@waiter will be woken: look again then; fetch @find->fetch
- * unless it is NULL), -EAGAIN (@waiter is NULL and a node is not there), or
- * -ENOMEM. */
+ * unless it is NULL), -EAGAIN (@waiter is NULL and a node is not there), -EIO
+ * (there is no such chunk), or -ENOMEM. */
 int map_look(struct volume *volume, const struct head *head,
 	     struct map_find *find, struct map_waiter *waiter);
 

@@ -515,6 +515,117 @@ Test(volume, a_following_reader_moves_on)
 	world_end(&world);
 }
 
+/* What a reader that follows was doing when its volume shrank. */
+struct late_read {
+	struct request request;
+	struct iovec iov;
+	sem_t done;
+	int error;
+	uint8_t bytes[64 * KIB];
+};
+
+static void late_read_done(struct request *request, void *context, int error)
+{
+	struct late_read *read = context;
+
+	read->error = error;
+	sem_post(&read->done);
+}
+
+Test(volume, a_read_beyond_the_end_of_a_volume_that_shrank_is_an_error)
+{
+	struct volume_options how = { .follow = true,
+				      .refresh_interval = 5 * CLOCK_MS };
+	struct late_read *late = calloc(1, sizeof(*late));
+	struct world world;
+	struct volume *reader;
+	uint32_t i;
+
+	world_begin(&world, 5000 * CHUNK, CHUNK);
+	for (i = 0; i < 600; i++)	/* more than recent holds: there are nodes */
+		world_write(&world, 1100 + i, 5);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	reader = open_reader(&world, &how);
+	atomic_store(&volume_store(reader)->retry_for, 30 * CLOCK_SECOND);
+	fault_add(world.fault, &(struct fault_rule){ .op = STORE_GET, .prefix = "map/",
+		.kind = FAULT_HANG });
+	late->iov = (struct iovec){ late->bytes, CHUNK };
+	sem_init(&late->done, 0, 0);
+	request_init(&late->request, REQUEST_READ, 1300 * CHUNK, CHUNK, late_read_done,
+		     late);
+	late->request.iov = &late->iov;
+	late->request.nr_iov = 1;
+	stage_submit(volume_stage(reader), &late->request);
+	cr_assert(fault_wait_held(world.fault, 1));
+	fault_clear(world.fault);
+	cr_assert_eq(volume_resize(world.volume, 10 * CHUNK), 0);
+	for (i = 0; i < 5000 && stage_size(volume_stage(reader)) != 10 * CHUNK; i++)
+		usleep(1000);
+	fault_release(world.fault);
+	while (sem_wait(&late->done) < 0)
+		;
+	cr_assert_eq(late->error, -EIO, "neither zeros nor another chunk's bytes");
+	stage_close(volume_stage(reader));
+	sem_destroy(&late->done);
+	free(late);
+	world_end(&world);
+}
+
+Test(volume, a_following_reader_does_not_move_on_into_a_copy_that_is_not_complete)
+{
+	struct volume_options how = { .follow = true,
+				      .refresh_interval = 5 * CLOCK_MS };
+	struct world world;
+	struct volume *reader;
+	uint8_t byte[64 * KIB];
+
+	world_begin(&world, 2000 * CHUNK, CHUNK);
+	world_write(&world, 1, 5);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	reader = open_reader(&world, &how);
+	world_close(&world);
+	world.store = fault_client(world.fault);
+	cr_assert_eq(volume_set_incomplete(world.store, &(struct claim_options){ 0 }), 0);
+	store_close(world.store);
+	world.options.accept_incomplete = true;
+	world_open(&world);
+	world_write(&world, 1, 6);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	usleep(100000);
+	cr_assert_eq(stage_read(volume_stage(reader), byte, CHUNK, CHUNK, 0), 0);
+	cr_assert_eq(byte[9], 5, "half a copy is shown to nobody");
+	cr_assert_eq(volume_set_complete(world.volume), 0);
+	for (unsigned int i = 0; i < 5000 && byte[9] != 6; i++) {
+		usleep(1000);
+		cr_assert_eq(stage_read(volume_stage(reader), byte, CHUNK, CHUNK, 0), 0);
+	}
+	cr_assert_eq(byte[9], 6);
+	stage_close(volume_stage(reader));
+	world_end(&world);
+}
+
+Test(volume, what_a_follower_misses_of_the_last_whole_image_is_an_error)
+{
+	struct volume_options how = { .follow = true,
+				      .refresh_interval = CLOCK_SECOND * 1000 };
+	struct world world;
+	struct volume *reader;
+	uint8_t byte[64 * KIB];
+
+	world_begin(&world, 2000 * CHUNK, CHUNK);
+	world_write(&world, 1, 5);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	reader = open_reader(&world, &how);
+	world_close(&world);
+	world.store = fault_client(world.fault);
+	cr_assert_eq(volume_set_incomplete(world.store, &(struct claim_options){ 0 }), 0);
+	store_close(world.store);
+	lose(&world, "chunk/");
+	cr_assert_eq(stage_read(volume_stage(reader), byte, CHUNK, CHUNK, 0), -ESTALE);
+	stage_close(volume_stage(reader));
+	world_end(&world);
+}
+
 Test(volume, a_snapshot_reads_as_the_volume_was)
 {
 	struct volume_options how = { .snapshot = "then" };
