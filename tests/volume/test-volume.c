@@ -718,6 +718,26 @@ Test(volume, what_a_commit_replaced_is_deleted_unless_a_snapshot_holds_it)
 	world_end(&world);
 }
 
+Test(volume, more_than_one_request_can_delete_goes_without_another_commit)
+{
+	struct world world;
+	uint32_t round, i;
+
+	world_begin_with(&world, 2000 * CHUNK, CHUNK,
+			 &(struct volume_options){ .pending_limit = 1 * GIB });
+	world.options.grace = 0;
+	world_reopen(&world);
+	for (round = 1; round < 3; round++) {
+		for (i = 0; i < STORE_DELETE_MAX + 100; i++)
+			world_write(&world, i, (uint8_t)round);
+		cr_assert_eq(stage_flush(world.stage), 0);
+	}
+	for (i = 0; i < 1000 && fault_count(world.fault, STORE_DELETE, "chunk/") < 2; i++)
+		usleep(10000);
+	cr_assert_eq(fault_count(world.fault, STORE_DELETE, "chunk/"), 2);
+	world_end(&world);
+}
+
 Test(volume, within_the_grace_period_nothing_is_deleted)
 {
 	struct world world;
