@@ -189,6 +189,7 @@ static bool receive_once(struct nbd_connection *connection)
 	struct nbd_loop *loop = connection->loop;
 	struct nbd_request *receiving = connection->receiving;
 	size_t kept = connection->rest_count, part = 0;
+	unsigned long long taken;
 	struct iovec iov[2];
 	int nr_iov = 0;
 	ssize_t got;
@@ -218,9 +219,11 @@ static bool receive_once(struct nbd_connection *connection)
 		if (connection->received == receiving->count)
 			nbd_transmission_received(connection);
 	}
-	loop->batch = (unsigned int)((size_t)got / NBD_REQUEST_BYTES);
+	taken = atomic_load_explicit(&connection->nr_taken, memory_order_relaxed);
 	if (kept + (size_t)got - part)
 		consume(connection, kept + (size_t)got - part);
+	loop->batch = (unsigned int)(atomic_load_explicit(&connection->nr_taken,
+						memory_order_relaxed) - taken);
 	return true;
 }
 

@@ -87,6 +87,7 @@ struct nbd_connection {
 	TAILQ_HEAD(, nbd_request) in_flight;	/* given to the stages */
 	STAILQ_HEAD(, nbd_request) replies;
 	size_t sent;			/* bytes of the first reply */
+	uint64_t queued;		/* bytes of all, sent ones of the first too */
 	unsigned int nr_requests;	/* taken, reply not yet sent */
 	uint64_t bytes;			/* charged, all of them together */
 	uint64_t progress;		/* when a byte moved last */

@@ -142,6 +142,7 @@ void nbd_reply_queue(struct nbd_request *request)
 	else
 		reply_simple(request, 0);
 	STAILQ_INSERT_TAIL(&request->connection->replies, request, in_order);
+	request->connection->queued += request->head_count + request->body_count;
 }
 
 /* ---- sending ------------------------------------------------------------------------ */
@@ -183,6 +184,7 @@ static void replies_retire(struct nbd_connection *connection, size_t sent)
 			break;
 		sent -= request->head_count + request->body_count;
 		STAILQ_REMOVE_HEAD(&connection->replies, in_order);
+		connection->queued -= request->head_count + request->body_count;
 		nbd_request_free(request);
 	}
 	connection->sent = sent;
