@@ -38,9 +38,8 @@ static void memory_read(struct stage *stage, struct request *request)
 	request_complete(request, 0);
 }
 
-static void memory_write(struct stage *stage, struct request *request)
+static void mark_written(struct memory *memory, const struct request *request)
 {
-	struct memory *memory = memory_of(stage);
 	uint64_t last = (request->offset + request->count - 1) / BLOCK_SIZE;
 
 	for (uint64_t b = request->offset / BLOCK_SIZE; b <= last; b++)
@@ -48,8 +47,20 @@ static void memory_write(struct stage *stage, struct request *request)
 					  memory_order_relaxed))
 			atomic_store_explicit(&memory->written[b], 1,
 					      memory_order_relaxed);
+}
+
+/* Marked before, so that nobody takes its first bytes for zeros; and again
+ * after, because a zero of the same blocks may have come between: whichever
+ * wins, a block with data in it must not count as a hole for good. */
+static void memory_write(struct stage *stage, struct request *request)
+{
+	struct memory *memory = memory_of(stage);
+
+	mark_written(memory, request);
 	iov_copy_out(request->iov, request->nr_iov, 0,
 		     memory->data + request->offset, request->count);
+	atomic_thread_fence(memory_order_seq_cst);
+	mark_written(memory, request);
 	request_complete(request, 0);
 }
 
@@ -79,13 +90,15 @@ static int memory_clear(struct memory *memory, uint64_t offset, uint64_t count)
 		memset(memory->data + offset, 0, first * BLOCK_SIZE - offset);
 	if (end > last * BLOCK_SIZE && memory->written[last])
 		memset(memory->data + last * BLOCK_SIZE, 0, end - last * BLOCK_SIZE);
-	if (madvise(memory->data + first * BLOCK_SIZE, (last - first) * BLOCK_SIZE,
-		    MADV_DONTNEED) < 0)
-		return -errno;
+	/* First the marks: a write that comes between sets its own again. */
 	for (uint64_t b = first; b < last; b++)
 		if (atomic_load_explicit(&memory->written[b], memory_order_relaxed))
 			atomic_store_explicit(&memory->written[b], 0,
 					      memory_order_relaxed);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (madvise(memory->data + first * BLOCK_SIZE, (last - first) * BLOCK_SIZE,
+		    MADV_DONTNEED) < 0)
+		return -errno;
 	return 0;
 }
 
