@@ -203,6 +203,34 @@ class Hostile(World):
             raw.close()
         self.gone()
 
+    def test_claimed_payloads_that_come_byte_by_byte(self):
+        """A byte now and then keeps no memory that others wait for."""
+        self.serve('memory:64M', '--max-bytes', str(64 * MIB))
+        rude = [self.server.raw().ready() for _ in range(4)]
+        for raw in rude:
+            raw.send(WRITE, 2 * MIB, 60 * MIB, payload=b'x' * 100)
+        end = threading.Event()
+
+        def drip():
+            while not end.wait(0.5):
+                for raw in rude:
+                    try:
+                        raw.put(b'x')
+                    except OSError:
+                        pass
+        dripping = threading.Thread(target=drip, daemon=True)
+        dripping.start()
+        raw = self.server.raw().ready()
+        raw.s.settimeout(25)
+        try:
+            self.assertEqual(raw.do(READ, 16 * MIB, 16 * MIB), 0)
+        finally:
+            end.set()
+            dripping.join(20)
+        for one in rude + [raw]:
+            one.close()
+        self.gone()
+
     def test_many_connections_that_come_and_go(self):
         self.serve()
         for _ in range(1500):

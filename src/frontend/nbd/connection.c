@@ -109,7 +109,9 @@ static void watch(int epoll, int fd, struct nbd_source *source, uint32_t *was,
 
 static void watch_both(struct nbd_connection *connection)
 {
-	bool takes = !connection->blocked && connection->phase != NBD_FINISHING;
+	/* Not while STARTTLS is still being granted: nothing would read it. */
+	bool takes = !connection->blocked && connection->phase != NBD_FINISHING &&
+		     !(connection->phase == NBD_TLS_START && connection->talk.count);
 	uint32_t in = takes ? EPOLLIN : 0;
 	uint32_t out = connection->unsent ? EPOLLOUT : 0;
 	int epoll = connection->loop->epoll;
@@ -209,7 +211,6 @@ static bool receive_once(struct nbd_connection *connection)
 			receive_ended(connection, (int)got);
 		return false;
 	}
-	connection->progress = loop->now;
 	atomic_store_explicit(&connection->bytes_in,
 		atomic_load_explicit(&connection->bytes_in, memory_order_relaxed) +
 		(unsigned long long)got, memory_order_relaxed);
@@ -380,7 +381,6 @@ void nbd_connection_begin(struct nbd_connection *connection)
 	struct nbd_loop *loop = connection->loop;
 
 	connection->deadline = loop->now + connection->server->options.handshake_timeout;
-	connection->progress = loop->now;
 	if (loop->next_deadline == 0 || connection->deadline < loop->next_deadline)
 		loop->next_deadline = connection->deadline;
 	nbd_handshake_begin(connection);

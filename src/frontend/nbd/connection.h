@@ -90,7 +90,7 @@ struct nbd_connection {
 	uint64_t queued;		/* bytes of all, sent ones of the first too */
 	unsigned int nr_requests;	/* taken, reply not yet sent */
 	uint64_t bytes;			/* charged, all of them together */
-	uint64_t progress;		/* when a byte moved last */
+	uint64_t seen_moved, seen_until; /* of check_stalls() */
 
 	/* for status */
 	atomic_uint status_in_flight;

@@ -35,9 +35,13 @@
 /* Memory that nobody used for this long goes back. */
 #define IDLE_MS 1000
 /* While connections wait for memory, how often stalled peers are looked for,
- * and how long a peer may hold memory without a byte moving. */
+ * and what part of the memory that a peer holds must move in which time: one
+ * that sends a byte now and then would otherwise keep it for good.  Who gets
+ * memory while others wait has waited too: its first bytes are here already. */
 #define STARVED_MS 100
 #define STALL_NS (10 * CLOCK_SECOND)
+#define STALL_FIRST_NS (2 * CLOCK_SECOND)
+#define STALL_SHARE 32
 
 static _Thread_local struct nbd_loop *current;
 
@@ -177,22 +181,39 @@ static void wake_starved(struct nbd_loop *loop)
 			nbd_connection_ready(connection);
 }
 
-/* While connections wait for memory, a peer that holds some and neither sends
- * nor reads is cut off. */
+/* Whether a peer that holds memory goes on fast enough; @fresh: nobody waited
+ * for memory until now. */
+static bool goes_on(struct nbd_loop *loop, struct nbd_connection *connection,
+		    bool fresh)
+{
+	uint64_t moved = atomic_load_explicit(&connection->bytes_in, memory_order_relaxed) +
+			 atomic_load_explicit(&connection->bytes_out, memory_order_relaxed);
+	bool holds = connection->bytes && (connection->unsent || connection->receiving);
+
+	if (!fresh && holds &&
+	    moved - connection->seen_moved <= connection->bytes / STALL_SHARE)
+		return loop->now < connection->seen_until;
+	connection->seen_moved = moved;
+	connection->seen_until = loop->now + (holds ? STALL_NS : STALL_FIRST_NS);
+	return true;
+}
+
+/* While connections wait for memory, a peer that holds some and hardly sends
+ * or reads is cut off. */
 static void check_stalls(struct nbd_loop *loop)
 {
 	struct nbd_connection *connection;
+	bool fresh = loop->now > loop->next_look + CLOCK_SECOND;
 
 	if (atomic_load(&loop->server->nr_starved) == 0 || loop->now < loop->next_look)
 		return;
 	loop->next_look = loop->now + STARVED_MS * CLOCK_MS;
 	wake_starved(loop);
 	TAILQ_FOREACH(connection, &loop->connections, link) {
-		if (connection->phase == NBD_CLOSED || connection->bytes == 0 ||
-		    (!connection->unsent && !connection->receiving) ||
-		    loop->now - connection->progress < STALL_NS)
+		if (connection->phase == NBD_CLOSED ||
+		    goes_on(loop, connection, fresh))
 			continue;
-		log_warning("nbd: %s: holds memory that others wait for and does not go on, closed",
+		log_warning("nbd: %s: holds memory that others wait for and hardly goes on, closed",
 			    connection->peer);
 		nbd_connection_close(connection);
 	}

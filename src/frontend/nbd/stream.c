@@ -147,7 +147,6 @@ ssize_t nbd_stream_write(struct nbd_connection *connection,
 			sent = -errno;
 	}
 	if (sent > 0) {
-		connection->progress = connection->loop->now;
 		atomic_store_explicit(&connection->bytes_out,
 			atomic_load_explicit(&connection->bytes_out, memory_order_relaxed) +
 			(unsigned long long)sent, memory_order_relaxed);
