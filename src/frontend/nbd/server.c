@@ -76,6 +76,7 @@ int nbd_server_open(const struct nbd_options *options,
 	server->options = *options;
 	options_default(&server->options);
 	raise_descriptors(&server->options);
+	pthread_mutex_init(&server->lock, NULL);
 	STAILQ_INIT(&server->listeners);
 	TAILQ_INIT(&server->waiting);
 	server->only_descriptors = true;
@@ -174,10 +175,12 @@ void nbd_server_stop(struct nbd_server *server, uint64_t timeout)
 	for (i = 0; i < server->nr_started; i++)
 		nbd_loop_join(&server->loops[i]);
 	server->nr_started = 0;
+	pthread_mutex_lock(&server->lock);	/* status may be under way */
 	while ((listener = STAILQ_FIRST(&server->listeners))) {
 		STAILQ_REMOVE_HEAD(&server->listeners, link);
 		nbd_listener_close(listener);
 	}
+	pthread_mutex_unlock(&server->lock);
 }
 
 static void drop_waiting(struct nbd_connections *connections)
@@ -205,6 +208,7 @@ void nbd_server_close(struct nbd_server *server)
 	}
 	free(server->loops);
 	nbd_tls_close(server);
+	pthread_mutex_destroy(&server->lock);
 	free(server->exports);
 	free(server);
 }
@@ -233,8 +237,10 @@ json_t *nbd_server_status(struct nbd_server *server)
 	struct nbd_listener *listener;
 	unsigned int i;
 
+	pthread_mutex_lock(&server->lock);
 	STAILQ_FOREACH(listener, &server->listeners, link)
 		json_array_append_new(addresses, json_string(listener->address));
+	pthread_mutex_unlock(&server->lock);
 	for (i = 0; i < server->nr_loops; i++) {
 		struct nbd_loop *loop = &server->loops[i];
 

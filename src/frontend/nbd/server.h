@@ -93,6 +93,7 @@ struct nbd_server {
 	struct psk *psk;
 	struct export **exports;
 	unsigned int nr_exports;
+	pthread_mutex_t lock;		/* guards, once started, listeners */
 	STAILQ_HEAD(, nbd_listener) listeners;
 	bool only_descriptors;		/* ends with its last connection */
 	unsigned int nr_loops, nr_started;
