@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """How clients come in: UNIX sockets, TCP, given descriptors, socket activation."""
+import fcntl
 import os
 import socket
 import stat
@@ -45,6 +46,14 @@ class Unix(World):
         with open(self.path('file')) as f:
             self.assertEqual(f.read(), 'precious')
 
+    def test_a_folder_that_somebody_has_locked_is_told(self):
+        fd = os.open(self.path(''), os.O_RDONLY)
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        failed = run_status(SERVE, 'memory:1M', '--unix', self.path('sock'))
+        os.close(fd)
+        self.assertEqual(failed.returncode, 1)
+        self.assertIn(b'holds a lock', failed.stderr)
+
     def test_bad_paths_are_told(self):
         for path, why in ((self.path('x' * 110), b'at most 107 bytes'),
                           (self.path('none/s'), b'No such file')):
@@ -72,6 +81,21 @@ class Tcp(World):
             self.assertEqual(Raw(s).ready().do(READ, 0, 4096), 0)
             s.close()
             server.stop()
+
+    def test_a_machine_that_vanished_is_asked_for(self):
+        """The server's end has the kernel's keep-alive timer on."""
+        server = Server(self, 'memory:1M', '--tcp', '127.0.0.1', unix=False)
+        s = socket.create_connection(('127.0.0.1', server.port))
+        Raw(s).ready()
+
+        def timer():
+            with open('/proc/net/tcp') as table:
+                for line in table.readlines()[1:]:
+                    fields = line.split()
+                    if int(fields[1].split(':')[1], 16) == server.port and fields[3] == '01':
+                        return fields[5].split(':')[0]
+        wait_for(lambda: timer() == '02', 'the keep-alive timer')
+        s.close()
 
     def test_a_public_address_needs_protection_or_a_word(self):
         for address in ('0.0.0.0', '*'):

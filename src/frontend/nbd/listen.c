@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "src/clock.h"
@@ -19,9 +20,15 @@
 #include "src/log.h"
 
 #define BACKLOG 1024
+#define LOCK_TRIES 500		/* 5 s in all */
 #define ACCEPTS_PER_TURN 64
 /* Without descriptors, accepting is tried again after this. */
 #define ACCEPT_PAUSE (100 * CLOCK_MS)
+/* A machine that vanished says no goodbye: after this many seconds without a
+ * word it is asked, and so often. */
+#define KEEPALIVE_IDLE	   60
+#define KEEPALIVE_INTERVAL 15
+#define KEEPALIVE_TRIES	   6
 /* Room for replies in a UNIX socket; the kernel cuts it at its own bound. */
 #define UNIX_SEND_BYTES (4 << 20)
 
@@ -93,10 +100,13 @@ static int replace_stale(const char *path, const struct sockaddr_un *address)
 }
 
 /* Two servers must not both find the same socket stale: the folder is locked
- * meanwhile.  Returns the lock's descriptor or -errno. */
+ * meanwhile.  Others may lock it too, whoever can read it: waiting for them has
+ * an end.  Returns the lock's descriptor or -errno. */
 static int folder_lock(const char *path)
 {
+	const struct timespec pause = { 0, 10000000 };
 	char *copy = strdup(path);
+	unsigned int tries = LOCK_TRIES;
 	int fd;
 
 	if (!copy)
@@ -105,9 +115,15 @@ static int folder_lock(const char *path)
 	free(copy);
 	if (fd < 0)
 		return -errno;
-	if (flock(fd, LOCK_EX) < 0) {
+	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		int error = errno;
+
+		if (error == EINTR || (error == EWOULDBLOCK && --tries)) {
+			nanosleep(&pause, NULL);
+			continue;
+		}
 		close(fd);
-		return -errno;
+		return error == EWOULDBLOCK ? -EBUSY : -error;
 	}
 	return fd;
 }
@@ -138,7 +154,11 @@ int nbd_server_listen_unix(struct nbd_server *server, const char *path)
 	}
 	strcpy(address.sun_path, path);
 	lock = folder_lock(path);
-	if (lock < 0) {
+	if (lock == -EBUSY) {
+		log_error("%s: somebody holds a lock (flock) on its folder; give a path in another one",
+			  path);
+		return lock;
+	} else if (lock < 0) {
 		log_error("%s: its folder cannot be used: %s", path, strerror(-lock));
 		return lock;
 	}
@@ -402,11 +422,23 @@ static bool evict_oldest(struct nbd_server *server)
 	return true;
 }
 
+static void tune_tcp(int fd)
+{
+	int yes = 1, idle = KEEPALIVE_IDLE, interval = KEEPALIVE_INTERVAL,
+	    tries = KEEPALIVE_TRIES;
+
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof(yes));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &tries, sizeof(tries));
+}
+
 static void arrive(struct nbd_server *server, int fd,
 		   const struct sockaddr *address, socklen_t size)
 {
 	struct nbd_connection *connection = NULL;
-	int yes = 1, room = UNIX_SEND_BYTES;
+	int room = UNIX_SEND_BYTES;
 	char *peer;
 
 	if (atomic_load(&server->nr_clients) >= server->options.max_clients &&
@@ -420,7 +452,7 @@ static void arrive(struct nbd_server *server, int fd,
 	if (address->sa_family == AF_UNIX)
 		setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
 	else
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+		tune_tcp(fd);
 	peer = peer_text(fd, address, size);
 	if (peer)
 		connection = nbd_connection_new(server, fd, fd, false, peer);
