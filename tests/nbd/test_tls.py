@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import struct
+import time
 
 import nbd
 
@@ -118,6 +119,24 @@ class Certificates(Tls):
         raw.put(struct.pack('>8sII', b'IHAVEOPT', STARTTLS, 0) +
                 struct.pack('>8sII', b'IHAVEOPT', LIST, 0))
         self.assertTrue(raw.closed())
+        raw.close()
+
+    def test_a_client_that_does_not_read_the_grant_costs_no_time(self):
+        """Its first words under TLS wait in the socket, and nobody spins."""
+        ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        server = Server(self, 'memory:1M', '--tls-certificates', self.path('server'), '--fd',
+                        str(theirs.fileno()), unix=False, pass_fds=[theirs.fileno()])
+        theirs.close()
+        raw = Raw(ours)
+        for _ in range(500):
+            raw.option(LIST)
+        raw.option(STARTTLS)
+        time.sleep(0.5)
+        raw.put(b'\x16\x03\x01')
+        before = server.cpu()
+        time.sleep(2)
+        self.assertLess(server.cpu() - before, 0.1)
         raw.close()
 
     def openssl(self, server, version):

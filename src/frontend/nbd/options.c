@@ -120,7 +120,8 @@ static void take_export_name(struct nbd_connection *connection,
 	wire_put16(at, nbd_export_flags(connection, export));
 	nbd_talk_add(connection, answer,
 		     connection->no_zeroes ? 10 : sizeof(answer));
-	nbd_handshake_done(connection, export);
+	if (connection->phase == NBD_OPTIONS)
+		nbd_handshake_done(connection, export);
 }
 
 static void take_list(struct nbd_connection *connection, size_t count)
