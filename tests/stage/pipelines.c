@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "src/place.h"
+#include "src/volume/volume.h"
 #include "tests/stage/contract.h"
 #include "tests/stage/fault_stage.h"
 
@@ -132,6 +133,44 @@ static int open_tiny(const char *folder, struct stage **stage)
 	return error ? error : stack(stage, &options);
 }
 
+/* A direct mount of a volume in @store: so little memory that writes wait for
+ * commits. */
+static int open_volume(struct store *store, uint32_t chunk_size,
+		       struct stage **stage)
+{
+	const struct volume_create_options create = { .size = ODD_SIZE,
+						      .chunk_size = chunk_size };
+	const struct volume_options options = { .writable = true, .grace = GRACE_DEFAULT,
+						.pending_limit = 3 * MIB };
+	struct volume *volume;
+	int error = volume_create(store, &create);
+
+	if (!error)
+		error = volume_open(store, &options, &volume);
+	if (error)
+		return error;
+	*stage = volume_stage(volume);
+	error = chunked_open(*stage, stage);
+	return error ? error : arbitrary_open(*stage, stage);
+}
+
+static int open_volume_mem(const char *folder, struct stage **stage)
+{
+	struct store *store;
+	int error = store_mem_open("mem:contract", &store);
+
+	return error ? error : open_volume(store, MIB, stage);
+}
+
+static int open_volume_dir(const char *folder, struct stage **stage)
+{
+	struct store *store;
+	int error = store_dir_open("dir:contract", folder, &(struct store_dir_options){ 0 },
+				   &store);
+
+	return error ? error : open_volume(store, 64 * KIB, stage);
+}
+
 const struct pipeline pipelines[] = {
 	{ "memory", open_memory },
 	{ "null", open_null, FORGETS },
@@ -145,5 +184,7 @@ const struct pipeline pipelines[] = {
 	{ "arbitrary over frames", open_frames },
 	{ "arbitrary over short requests", open_short },
 	{ "arbitrary over one part of a chunk", open_tiny },
+	{ "volume in memory", open_volume_mem },
+	{ "volume in a directory", open_volume_dir },
 };
 const unsigned int nr_pipelines = sizeof(pipelines) / sizeof(pipelines[0]);
