@@ -246,7 +246,9 @@ int volume_clone(struct store *from, const char *from_prefix, const char *name,
 	if (made == -EEXIST)
 		log_error("%s: there is a volume already; choose another place",
 			  to->place);
-	if (made == -EEXIST && pin.ours)
+	/* What is there may be this very clone, made by an earlier try whose entry
+	 * was dropped before it could confirm it: then it needs the new one. */
+	if (made == -EEXIST && pin.ours && clone_lives(from, &pin.entry) == 0)
 		snapshots_edit(from, "clone", change_unpin, &pin);
 	if (made)
 		return made;

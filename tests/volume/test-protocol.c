@@ -927,6 +927,28 @@ Test(protocol, a_clone_whose_entry_was_dropped_meanwhile_is_given_up)
 	cr_assert_eq(now(&place).state, HEAD_DELETED);
 }
 
+static void drop_dead_entries(void *context, const struct store_request *request)
+{
+	cr_expect_eq(volume_snapshot_delete(writer.store, "t"), 0);
+}
+
+Test(protocol, a_clone_left_without_its_entry_is_pinned_again_by_the_same_command)
+{
+	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "t"), 0);
+	/* Taken for dead just before it is made, and cut before it can be confirmed. */
+	on(&place, STORE_PUT, "head", FAULT_CALL, 1, drop_dead_entries);
+	fault_add(other.fault, &(struct fault_rule){ .op = STORE_GET, .prefix = "head",
+		.kind = FAULT_FAIL, .skip = 1, .times = 1 });
+	cr_assert_eq(clone("s"), -EIO);
+	cr_assert_eq(now(&place).nr_origins, 1, "it is there");
+	cr_assert_eq(nr_entries(&other), 1, "but nothing pins what it needs");
+	cr_assert_eq(clone("s"), -EEXIST);
+	cr_assert_eq(nr_entries(&other), 2);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(nr_entries(&other), 1);
+}
+
 Test(protocol, clones_of_clones_end_at_eight)
 {
 	char from[20], to[20];
