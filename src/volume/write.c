@@ -219,7 +219,10 @@ void volume_change(struct stage *stage, struct request *request)
 	queue = volume->committer.writes != NULL;
 	pthread_mutex_unlock(&volume->lock);
 	error = queue ? -EAGAIN : change_go_on(volume, request, &done);
-	if (error == -EAGAIN)
+	/* Others may have taken the room since; with an effect it has to wait. */
+	if (error == -EAGAIN && (request->flags & REQUEST_NOWAIT) && !done)
+		request_complete(request, error);
+	else if (error == -EAGAIN)
 		change_wait(volume, request, done);
 	else
 		change_end(volume, request, error);
