@@ -162,25 +162,10 @@ out:
 	return error;
 }
 
-static void push_done(struct request *request, void *context, int error)
-{
-	(void)context;
-	(void)error;	/* whoever flushes next is told */
-	free(request);
-}
-
 void export_start_push(struct export *export)
 {
-	struct request *request;
-
-	if (!export->volume || export->read_only)
-		return;
-	request = malloc(sizeof(*request));
-	if (!request)
-		return;
-	request_init(request, REQUEST_FLUSH, 0, 0, push_done, NULL);
-	request->priority = PRIORITY_PUSH;
-	stage_submit(export->stage, request);
+	if (export->volume && !export->read_only)
+		volume_push(export->volume);
 }
 
 void export_drain(struct export *export)

@@ -292,6 +292,15 @@ int committer_flush_wait(struct volume *volume, uint64_t resize_to)
 	return error;
 }
 
+void volume_push(struct volume *volume)
+{
+	pthread_mutex_lock(&volume->lock);
+	if (volume->committer.open.top &&
+	    volume->options.durability != DURABILITY_NONE)
+		committer_want(volume);
+	pthread_mutex_unlock(&volume->lock);
+}
+
 int volume_flush(struct volume *volume)
 {
 	return committer_flush_wait(volume, 0);

@@ -87,6 +87,10 @@ int volume_commit(struct volume *volume, const struct commit_batch *batch);
 /* Commits everything pending (a sync form of the stage's flush, for umount). */
 int volume_flush(struct volume *volume);
 
+/* Begins to commit what is pending and does not wait for it; when that fails, the
+ * next flush says so. */
+void volume_push(struct volume *volume);
+
 /* Commits what is pending with a new size.  Growing works at any time;
  * shrinking zeroes the tail and is for a volume nobody serves. */
 int volume_resize(struct volume *volume, uint64_t size);

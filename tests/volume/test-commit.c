@@ -307,6 +307,37 @@ Test(commit, a_failure_in_the_background_is_told_to_the_next_flush_once)
 	world_end(&world);
 }
 
+Test(commit, a_push_that_fails_is_told_to_the_next_flush)
+{
+	struct volume_status *status = malloc(sizeof(*status));
+	struct world world;
+	unsigned int i;
+
+	world_begin(&world, 1000 * CHUNK, CHUNK);
+	world.store->retry_for = 0;
+	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
+		.kind = FAULT_FAIL, .error = -ENOSPC, .times = 1 });
+	world_write(&world, 1, 1);
+	volume_push(world.volume);
+	for (i = 0; i < 1000; i++) {
+		volume_status(world.volume, status);
+		if (status->failed_commits)
+			break;
+		usleep(10000);
+	}
+	cr_assert_eq(status->failed_commits, 1);
+	volume_push(world.volume);	/* nor does another push take it away */
+	for (i = 0; i < 1000 && status->pending_bytes; i++) {
+		usleep(10000);
+		volume_status(world.volume, status);
+	}
+	cr_assert_eq(status->pending_bytes, 0);
+	cr_assert_eq(stage_flush(world.stage), -ENOSPC);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	free(status);
+	world_end(&world);
+}
+
 Test(commit, writers_that_wait_get_the_error_and_the_table_keeps_the_data)
 {
 	struct world world;
