@@ -94,8 +94,7 @@ static int memory_clear(struct memory *memory, uint64_t offset, uint64_t count)
 	for (uint64_t b = first; b < last; b++)
 		if (atomic_load_explicit(&memory->written[b], memory_order_relaxed))
 			atomic_store_explicit(&memory->written[b], 0,
-					      memory_order_relaxed);
-	atomic_thread_fence(memory_order_seq_cst);
+					      memory_order_seq_cst);
 	if (madvise(memory->data + first * BLOCK_SIZE, (last - first) * BLOCK_SIZE,
 		    MADV_DONTNEED) < 0)
 		return -errno;

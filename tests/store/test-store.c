@@ -414,6 +414,9 @@ CLAIM(keys_that_cannot_be_are_refused)
 		cr_assert_eq(put(t->store, bad[i], "x", STORE_ALWAYS, NULL, &reply),
 			     STORE_FAILED, "'%s'", bad[i]);
 		cr_assert_eq(reply.error, -EINVAL);
+		/* A get may name a clone's parent, from the top. */
+		if (strcmp(bad[i], "/a") == 0)
+			continue;
 		cr_assert_eq(get_range(t->store, bad[i], NULL, 0, 0, NULL, &reply),
 			     STORE_FAILED);
 		cr_assert_eq(reply.error, -EINVAL);
@@ -441,7 +444,7 @@ CLAIM(a_cancelled_request_is_not_sent)
 struct race {
 	struct store *store;
 	enum store_condition condition;
-	char key[32], tag[STORE_TAG_MAX], text[16];
+	char key[32], tag[STORE_TAG_MAX], text[24];
 	enum store_outcome outcome;
 	char new_tag[STORE_TAG_MAX];
 };
