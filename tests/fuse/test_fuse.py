@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import fixtures
@@ -543,6 +544,36 @@ class Ending(Fuse):
             self.assertEqual(self.daemon(path), pid)
             self.umount(path, '--force')
             wait_gone(pid)
+        self.check(place)
+
+    def test_what_others_mounted_over_it_is_not_taken_away(self):
+        require('root')
+        place, path, pid = self.dirty()
+        with open(self.path('other'), 'w') as f:
+            f.write('another file')
+        self.run_ok('mount', '--bind', self.path('other'), path)
+        p = self.umount(path, status=1)
+        self.assertIn(b'mounted over it', p.stderr)
+        os.kill(pid, signal.SIGTERM)
+        self.umount(path, '--force', status=1)
+        with open(path) as f:
+            self.assertEqual(f.read(), 'another file')
+        self.run_ok('umount', path)
+        self.umount(path)
+        wait_gone(pid)
+        self.check(place)
+
+    def test_a_copy_in_another_mount_namespace_does_not_hold_it(self):
+        require('root', 'unshare')
+        place, path, pid = self.dirty()
+        other = self.start('unshare', '--mount', '--propagation', 'private', 'sleep', '100')
+        wait_for(lambda: os.readlink('/proc/%d/ns/mnt' % other.pid) !=
+                 os.readlink('/proc/self/ns/mnt'), 'the namespace')
+        time.sleep(0.2)
+        self.umount(path, timeout=40)
+        wait_gone(pid)
+        other.kill()
+        other.wait()
         self.check(place)
 
     def test_no_drain_drops_and_says_so(self):

@@ -6,6 +6,7 @@
  * says that the mount has gone, whoever took it away. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "src/log.h"
 
 #define MAX_SPARE 32	/* ops, each with its buffer, kept for the next requests */
+#define GONE_MS	  2000	/* the kernel ends a session with its last mount at once */
 
 /* ---- ops and their buffers --------------------------------------------------------- */
 
@@ -354,6 +356,51 @@ static bool cut_off(struct fuse_session *session)
 	return cut;
 }
 
+/* Whether the kernel ends the session, now that it is unmounted here.  A mount
+ * namespace that has a copy of the mount would keep it for good. */
+static bool session_ends(struct fuse_file *file)
+{
+	struct pollfd device = { .fd = fuse_session_fd(file->session) };
+
+	while (poll(&device, 1, GONE_MS) < 0 && errno == EINTR)
+		;
+	if (device.revents & POLLERR)
+		return true;
+	log_warning("%s: another mount namespace has it still; its users there lose it",
+		    file->path);
+	return false;
+}
+
+/* Takes the file from its path.  *@detached: the kernel will not end the
+ * session by itself, or the path is not ours any more. */
+static int unmount(struct fuse_file *file, enum fuse_stop how, bool *detached)
+{
+	int error;
+
+	/* umount(2) takes what is on top, and that is somebody else's. */
+	if (mountpoint_look(file->path) == MOUNTPOINT_FOREIGN) {
+		*detached = how == FUSE_STOP_DROP;
+		if (*detached)
+			return 0;
+		log_error("%s: something else is mounted over it: unmount that first",
+			  file->path);
+		return -EBUSY;
+	}
+	error = mountpoint_unmount(file->path, false);
+	if (error == -EBUSY && how != FUSE_STOP_ASK) {
+		error = detach(file, how);
+		*detached = !error;
+	} else if (error == 0) {
+		*detached = !session_ends(file);
+	}
+	/* Somebody else was faster, or the file is only in others' namespaces. */
+	if (error == -EINVAL || error == -ENOENT) {
+		*detached = true;
+		error = 0;
+	}
+	return error;
+}
+
 int fuse_file_stop(struct fuse_file *file, enum fuse_stop how)
 {
 	bool detached = false;
@@ -362,18 +409,8 @@ int fuse_file_stop(struct fuse_file *file, enum fuse_stop how)
 	if (!file->session)
 		return 0;
 	atomic_store(&file->stopping, true);
-	if (atomic_load(&file->nr_serving)) {
-		error = mountpoint_unmount(file->path, false);
-		if (error == -EBUSY && how != FUSE_STOP_ASK) {
-			error = detach(file, how);
-			detached = !error;
-		}
-	}
-	/* Somebody else was faster, or the file is only in others' namespaces. */
-	if (error == -EINVAL || error == -ENOENT) {
-		detached = true;
-		error = 0;
-	}
+	if (atomic_load(&file->nr_serving))
+		error = unmount(file, how, &detached);
 	if (error) {
 		atomic_store(&file->stopping, false);
 		/* Somebody may have unmounted it meanwhile, untold. */
