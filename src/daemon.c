@@ -17,6 +17,7 @@
 #include "src/log.h"
 
 #define LISTEN_FDS_START 3	/* sd_listen_fds(3) */
+#define FIRST_FD	 3	/* after the standard ones */
 #define READY		 'R'	/* first byte to the parent; the line follows */
 
 extern char **environ;
@@ -84,24 +85,19 @@ static int block_signals(struct daemon *daemon)
  * exit status it fails with. */
 static int wait_for_daemon(int fd, pid_t pid)
 {
-	char text[8192];
-	size_t length = 0;
-	int status;
-	ssize_t n;
+	FILE *said = fdopen(fd, "r");
+	int status, c;
 
-	while (length < sizeof(text) - 1) {
-		n = read(fd, text + length, sizeof(text) - 1 - length);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		length += (size_t)n;
+	if (said && getc(said) == READY) {
+		while ((c = getc(said)) != EOF)
+			putchar(c);
+		fclose(said);
+		return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
 	}
-	text[length] = 0;
-	if (length && text[0] == READY) {
-		fputs(text + 1, stdout);
-		return fflush(stdout) == 0 ? 0 : 1;
-	}
+	if (said)
+		fclose(said);
+	else
+		close(fd);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	if (WIFEXITED(status))
@@ -109,6 +105,17 @@ static int wait_for_daemon(int fd, pid_t pid)
 	log_error("the daemon was ended by signal %d before it was ready",
 		  WTERMSIG(status));
 	return 1;
+}
+
+/* What the caller had open (a lock, a pipe that somebody reads to its end) must
+ * not stay open for as long as the daemon lives.  Returns @fd as it is then. */
+static int keep_only(int fd)
+{
+	if (fd != FIRST_FD && dup3(fd, FIRST_FD, O_CLOEXEC) >= 0)
+		fd = FIRST_FD;
+	if (fd == FIRST_FD)
+		close_range(FIRST_FD + 1, ~0u, 0);	/* Linux 5.9 */
+	return fd;
 }
 
 int daemon_begin(struct daemon *daemon, bool foreground, bool core, int *status)
@@ -137,23 +144,24 @@ int daemon_begin(struct daemon *daemon, bool foreground, bool core, int *status)
 	if (pid > 0) {
 		close(ready[1]);
 		*status = wait_for_daemon(ready[0], pid);
-		close(ready[0]);
 		return 1;
 	}
-	close(ready[0]);
 	daemon->forked = true;
-	daemon->ready_fd = ready[1];
+	daemon->ready_fd = keep_only(ready[1]);
 	return block_signals(daemon);
 }
 
 /* ---- ready ------------------------------------------------------------------------- */
 
-/* Lets go of the terminal; standard error too, unless logs go there. */
+/* Lets go of the terminal and of the working directory; standard error too,
+ * unless logs go there. */
 static void detach(bool keep_stderr)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	setsid();
+	if (chdir("/") < 0)
+		log_warning("chdir /: %s", strerror(errno));
 	if (null < 0)
 		return;
 	dup2(null, STDIN_FILENO);
@@ -193,9 +201,10 @@ int daemon_ready(struct daemon *daemon, const char *line, const char *log,
 	}
 	systemd_notify("READY=1");
 	if (daemon->forked) {
-		error = tell_parent(daemon, line);
+		/* First: the terminal may be gone with the parent, which would be
+		 * SIGHUP, and that would end us. */
 		detach(strcmp(log, "stderr") == 0);
-		return error;
+		return tell_parent(daemon, line);
 	}
 	if (line) {
 		printf("%s\n", line);
