@@ -24,6 +24,7 @@
 #define MAX_CLIENTS	16
 #define MAX_REQUEST	(64u << 10)	/* bytes of a request's line */
 #define REQUEST_SECONDS 10		/* a client that connects must ask */
+#define ACCEPT_PAUSE_US 100000		/* without descriptors: tried again after this */
 
 struct control_client {
 	struct control *control;
@@ -257,8 +258,10 @@ static void accept_one(struct control *control)
 	struct control_client *client;
 	int fd = accept4(control->fd, NULL, NULL, SOCK_CLOEXEC);
 
-	if (fd < 0)
+	if (fd < 0) {
+		usleep(ACCEPT_PAUSE_US);	/* it waits on: do not spin */
 		return;
+	}
 	client = free_client(control);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));

@@ -139,13 +139,19 @@ int control_call(const char *path, json_t *request, uint64_t timeout,
 			break;
 		progress = json_object_get(line, "progress");
 		if (!progress) {
-			*reply = line;
+			/* Nothing that is not said to be well is. */
+			if (json_is_integer(json_object_get(line, "error")))
+				*reply = line;
+			else
+				error = -EPROTO;
 			break;
 		}
 		if (told)
 			told(context, progress);
 		json_decref(line);
 	}
+	if (error == -EPROTO)
+		json_decref(line);
 	if (reader.fd >= 0)
 		close(reader.fd);
 	free(reader.text);

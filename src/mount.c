@@ -459,7 +459,7 @@ int mount_end(struct mount *mount, enum mount_users users,
 	return error;
 }
 
-void mount_undo(struct mount *mount)
+static void undo_locked(struct mount *mount)
 {
 	if (mount->server)
 		mount_server_stop(mount->server);
@@ -475,6 +475,15 @@ void mount_undo(struct mount *mount)
 	close_file(mount);
 	mount->ended = true;
 	mount->status = 1;
+}
+
+/* When one mount of several cannot be had, others may take commands already. */
+void mount_undo(struct mount *mount)
+{
+	pthread_mutex_lock(&mount->end_lock);
+	if (!mount->ended)
+		undo_locked(mount);
+	pthread_mutex_unlock(&mount->end_lock);
 }
 
 void mount_spec_free(struct mount_spec *spec)

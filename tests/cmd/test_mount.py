@@ -1,5 +1,6 @@
 """mount, umount, status and serve: the daemon that is left behind, its control
 socket, its signals, NBD exports, given connections, systemd, serve files."""
+import hashlib
 import json
 import os
 import signal
@@ -79,6 +80,19 @@ class Daemon(Mount):
         with open('/proc/%d/limits' % pid) as f:
             core = [line for line in f if line.startswith('Max core')][0]
         self.assertEqual(core.split()[4:6], ['0', '0'])
+        self.objmap('umount', where)
+
+    def test_the_daemon_keeps_nothing_that_its_caller_had_open(self):
+        """Neither a pipe that somebody reads to its end, nor the folder."""
+        end, pipe = os.pipe()
+        try:
+            where = self.mount('memory:1M', self.unix(), pass_fds=[pipe], cwd=self.dir)
+            self.assertEqual(os.readlink('/proc/%d/cwd' % self.pid(where)), '/')
+            os.close(pipe)
+            os.set_blocking(end, False)
+            self.assertEqual(os.read(end, 1), b'')
+        finally:
+            os.close(end)
         self.objmap('umount', where)
 
     def test_core_keeps_the_limit(self):
@@ -293,6 +307,20 @@ class Control(Mount):
                  'an answer')
         self.objmap('umount', where)
 
+    def test_an_answer_that_says_nothing_is_no_success(self):
+        """Whatever answers at the name of a mount."""
+        self.objmap('umount', self.mount('memory:1M', self.unix()))
+        name = hashlib.sha256(self.unix().encode()).hexdigest()[:16]
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(self.path('run') + '/' + name)
+            s.listen()
+            for said in (b'{"hello": 1}\n', b'{"error": "0"}\n', b'[]\n', b'7\n', b'{}\n'):
+                p = self.start(OBJMAP, 'umount', self.unix(), stderr=subprocess.DEVNULL)
+                c = s.accept()[0]
+                c.sendall(said)
+                self.assertEqual(p.wait(20), 1, said)
+                c.close()
+
     def test_another_user_is_not_heard(self):
         require('root', 'setpriv')
         where = self.mount('memory:1M', self.unix())
@@ -486,6 +514,17 @@ where = %s
         self.assertEqual(h.pread(4096, 0), b'x' * 4096)
         h.shutdown()
         self.objmap('umount', where)
+
+    def test_every_where_is_printed_however_many(self):
+        wheres = ['nbd+unix:///export-number-%d-with-a-long-name?socket=%s' %
+                  (n, self.path('sock')) for n in range(150)]
+        conf = self.conf(''.join('[mount]\nplace = null:1M\nwhere = %s\n' % w for w in wheres))
+        p = self.objmap('serve', conf, '--log', self.path('log'))
+        pid = self.pid(wheres[0])
+        self.pids.append(pid)
+        self.assertEqual(p.stdout.decode().split(), wheres)
+        os.kill(pid, signal.SIGTERM)
+        wait_gone(pid)
 
     def test_a_mistake_is_told_with_its_line_and_nothing_is_started(self):
         good = '[mount]\nplace = memory:1M\nwhere = %s\n' % self.unix()
