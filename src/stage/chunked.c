@@ -16,7 +16,7 @@ static bool is_aligned(const struct stage *stage, const struct request *request,
 	uint64_t end = request->offset + request->count;
 
 	return request->offset % unit == 0 &&
-	       (end % unit == 0 || end == stage_size(stage));
+	       (end % unit == 0 || stage_ends_at(stage, end));
 }
 
 static void refuse(const struct stage *stage, struct request *request,

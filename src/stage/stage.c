@@ -425,12 +425,29 @@ void stage_init(struct stage *stage, const struct stage_ops *ops,
 	stage->next = next;
 	stage->geometry = *geometry;
 	atomic_store(&stage->size, geometry->size);
+	atomic_store(&stage->former_size, geometry->size);
 	sem_init(&stage->drained, 0, 0);
 }
 
 uint64_t stage_size(const struct stage *stage)
 {
 	return atomic_load_explicit(&stage->size, memory_order_acquire);
+}
+
+void stage_set_size(struct stage *stage, uint64_t size)
+{
+	uint64_t former = stage_size(stage);
+
+	if (former == size)
+		return;
+	atomic_store_explicit(&stage->former_size, former, memory_order_release);
+	atomic_store_explicit(&stage->size, size, memory_order_release);
+}
+
+bool stage_ends_at(const struct stage *stage, uint64_t end)
+{
+	return end == stage_size(stage) ||
+	       end == atomic_load_explicit(&stage->former_size, memory_order_acquire);
 }
 
 unsigned int stage_in_flight(const struct stage *stage)
@@ -444,7 +461,7 @@ void stage_resized(struct stage *stage, uint64_t size)
 	/* The backend first: no stage may let in what the next one refuses. */
 	if (stage->next)
 		stage_resized(stage->next, size);
-	atomic_store_explicit(&stage->size, size, memory_order_release);
+	stage_set_size(stage, size);
 }
 
 void stage_drain(struct stage *stage)

@@ -218,6 +218,7 @@ struct stage {
 	const struct stage_ops *ops;
 	struct stage *next;		/* NULL: a backend */
 	atomic_ullong size;		/* bytes now; geometry.size is at open */
+	atomic_ullong former_size;	/* before it was changed last */
 	struct geometry geometry;
 	struct stage_counters counters;
 	struct stage_limits *limits;	/* NULL: none */
@@ -253,6 +254,13 @@ void stage_drain(struct stage *stage);
 void stage_close(struct stage *stage);
 
 uint64_t stage_size(const struct stage *stage);		/* bytes */
+
+/* For a backend whose own size has changed. */
+void stage_set_size(struct stage *stage, uint64_t size);
+
+/* Whether what ends at byte @end ends where the device does, or did before its
+ * size changed last: a request may have been cut to that on its way here. */
+bool stage_ends_at(const struct stage *stage, uint64_t end);
 unsigned int stage_in_flight(const struct stage *stage);	/* requests */
 
 /* Tells @stage and all below it their new size; the backend has it already. */

@@ -345,7 +345,7 @@ void volume_read(struct stage *stage, struct request *request)
 	/* chunked, or arbitrary, sees to it. */
 	if (request->offset % volume->frame_size ||
 	    (request->count % volume->frame_size &&
-	     request->offset + request->count != stage_size(stage)))
+	     !stage_ends_at(stage, request->offset + request->count)))
 		error = -EINVAL;
 	for (skip = 0; !error && skip < request->count; skip += count) {
 		at = request->offset + skip;

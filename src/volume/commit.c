@@ -85,7 +85,7 @@ static void take_image(struct volume *volume, struct attempt *attempt,
 {
 	pthread_mutex_lock(&volume->lock);
 	volume->image = *now;
-	atomic_store(&volume->stage.size, now->head.size);
+	stage_set_size(&volume->stage, now->head.size);
 	volume->turn.nr_commits++;
 	volume->turn.last = clock_now();
 	reap_queue_add(volume, &attempt->replaced);

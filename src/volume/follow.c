@@ -56,7 +56,7 @@ static int move_on(struct volume *volume, const struct stored_head *now)
 	old_size = old->size;
 	if (now->head.epoch > old_epoch) {
 		volume->image = *now;
-		atomic_store(&volume->stage.size, now->head.size);
+		stage_set_size(&volume->stage, now->head.size);
 	}
 	pthread_mutex_unlock(&volume->lock);
 	if (now->head.epoch <= old_epoch)

@@ -205,7 +205,7 @@ void volume_change(struct stage *stage, struct request *request)
 	int error;
 
 	/* chunked, or arbitrary, sees to it. */
-	if ((request->offset & mask) || ((end & mask) && end != stage_size(stage))) {
+	if ((request->offset & mask) || ((end & mask) && !stage_ends_at(stage, end))) {
 		request_complete(request, -EINVAL);
 		return;
 	}

@@ -1,5 +1,6 @@
 /* test-volume.c: what an open volume does: content, requests, extents, readers. */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -810,6 +811,60 @@ Test(volume, shrink_then_grow_reads_zeros_over_level_borders)
 	resize_round(3 << 20, 1000);
 	resize_round(3 << 20, 1 << 20);
 	resize_round((3 << 20) + 77, (2 << 20) + 1);
+}
+
+/* Reads and writes the last bytes that it knows of, over and over. */
+struct tail {
+	struct stage *top;
+	atomic_bool stop;
+	atomic_uint nr;
+	unsigned int nr_failed;
+};
+
+static void *use_tail(void *context)
+{
+	struct tail *tail = context;
+	char bytes[512];
+	uint64_t size;
+
+	memset(bytes, 7, sizeof(bytes));
+	for (; !atomic_load(&tail->stop); atomic_fetch_add(&tail->nr, 1)) {
+		size = stage_size(tail->top);
+		tail->nr_failed += stage_write(tail->top, bytes, sizeof(bytes),
+					       size - sizeof(bytes), 0) != 0;
+		size = stage_size(tail->top);
+		tail->nr_failed += stage_read(tail->top, bytes, sizeof(bytes),
+					      size - sizeof(bytes), 0) != 0;
+	}
+	return NULL;
+}
+
+Test(volume, its_end_is_read_and_written_while_it_grows)
+{
+	uint64_t size = 10 * CHUNK + CHUNK / 2;
+	struct tail tail = { 0 };
+	struct stage *chunked;
+	struct world world;
+	pthread_t thread;
+	unsigned int i, nr;
+
+	world_begin(&world, size, CHUNK);
+	cr_assert_eq(chunked_open(world.stage, &chunked), 0);
+	cr_assert_eq(arbitrary_open(chunked, &tail.top), 0);
+	pthread_create(&thread, NULL, use_tail, &tail);
+	for (i = 1; i < 500; i++) {
+		cr_assert_eq(volume_resize(world.volume, size + 512 * i), 0);
+		stage_resized(tail.top, size + 512 * i);
+		/* Nothing is under way any more that knows an older end. */
+		for (nr = atomic_load(&tail.nr); atomic_load(&tail.nr) < nr + 2;)
+			usleep(50);
+	}
+	atomic_store(&tail.stop, true);
+	pthread_join(thread, NULL);
+	cr_assert_eq(tail.nr_failed, 0, "%u of %u", tail.nr_failed,
+		     atomic_load(&tail.nr));
+	world.stage = tail.top;
+	world_end(&world);
 }
 
 Test(volume, shrinking_a_folded_map_leaves_nothing_behind)
