@@ -268,7 +268,7 @@ class Completion(unittest.TestCase):
                   'COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); '
                   'compopt() { :; }; _objmap "$1"; printf "%s\\n" "${COMPREPLY[@]}"')
         p = subprocess.run(['bash', '-c', script, 'bash',
-                            os.path.join(TOP, 'contrib/completion/objmap.bash'),
+                            os.path.join(TOP, 'contrib/completion/objmap'),
                             OBJMAP, *words], capture_output=True, text=True,
                            timeout=20)
         self.assertEqual(p.stderr, '')

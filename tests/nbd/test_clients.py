@@ -103,14 +103,16 @@ class Clients(World):
             said = self.run_ok('fio', '--name=v', '--ioengine=nbd', '--uri=' + server.uri(),
                                '--rw=randwrite', '--bsrange=' + size,
                                '--iodepth=%d' % depth, '--size=32M', '--verify=crc32c',
-                               '--verify_fatal=1', '--do_verify=1', timeout=120)
+                               '--verify_fatal=1', '--verify_state_save=0',
+                               '--do_verify=1', timeout=120)
             self.assertNotIn(b'verify:', said.stderr)
 
     def test_fio_with_several_connections(self):
         server = Server(self, 'memory:32M')
         self.run_ok('fio', '--name=v', '--ioengine=nbd', '--uri=' + server.uri(),
                     '--rw=randrw', '--bs=4k', '--iodepth=8', '--size=4M', '--offset_increment=4M',
-                    '--numjobs=8', '--thread', '--verify=crc32c', '--verify_fatal=1', timeout=120)
+                    '--numjobs=8', '--thread', '--verify=crc32c', '--verify_fatal=1', '--verify_state_save=0',
+                               timeout=120)
         self.assertEqual(server.stop()['clients'], 0)
 
     def test_nbdfuse(self):
