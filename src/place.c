@@ -8,21 +8,23 @@
 #include "src/log.h"
 #include "src/nearest.h"
 #include "src/place.h"
+#include "src/units.h"
 
 struct scheme {
 	const char *name;
 	bool is_volume;
 	bool built;		/* this build opens it */
 	const char *params[4];	/* what may follow '?' */
+	bool is_size;		/* what follows is a size */
 };
 
 static const struct scheme schemes[] = {
 	{ "dir", true, true, { "network", NULL } },
 	{ "mem", true, true, { "size", "chunk-size", NULL } },
 	{ "file", false, true, { NULL } },
-	{ "memory", false, true, { NULL } },
-	{ "null", false, true, { NULL } },
-	{ "pattern", false, true, { NULL } },
+	{ "memory", false, true, { NULL }, true },
+	{ "null", false, true, { NULL }, true },
+	{ "pattern", false, true, { NULL }, true },
 	{ "s3", true, false, { NULL } },
 	{ "s3+object", false, false, { NULL } },
 	{ "http", false, false, { NULL } },
@@ -316,6 +318,17 @@ static int read_rest(struct place *place, const struct scheme *scheme)
 	return 0;
 }
 
+static int check_size(const struct place *place)
+{
+	uint64_t size;
+
+	if (size_parse(place->path, &size) == 0 && size > 0)
+		return 0;
+	log_error("%s: a size such as %s:10G is wanted, not '%s'", place->text,
+		  place->scheme, place->path);
+	return -EINVAL;
+}
+
 /* A plain file as an argument of copy: no escapes, no parameters. */
 static int plain_file(const char *text, struct place *place)
 {
@@ -351,6 +364,8 @@ int place_parse(const char *text, bool plain_file_too, struct place *place)
 	place->scheme = strdup(scheme->name);
 	place->is_volume = scheme->is_volume;
 	error = place->text && place->scheme ? read_rest(place, scheme) : -ENOMEM;
+	if (!error && scheme->is_size)
+		error = check_size(place);
 	if (error)
 		place_free(place);
 	return error;

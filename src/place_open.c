@@ -62,12 +62,9 @@ int place_open_device(const struct place *place,
 
 	if (strcmp(place->scheme, "file") == 0)
 		return file_open(place->path, options, stage);
-	error = size_parse(place->path, &size);
-	if (error || size == 0) {
-		log_error("%s: a size such as %s:10G is wanted, not '%s'",
-			  place->text, place->scheme, place->path);
-		return -EINVAL;
-	}
+	error = size_parse(place->path, &size);	/* place_parse() has looked */
+	if (error)
+		return error;
 	if (strcmp(place->scheme, "memory") == 0)
 		return memory_open(size, stage);
 	if (strcmp(place->scheme, "null") == 0)

@@ -182,6 +182,37 @@ static int serve(const struct options *options, struct mounts *mounts,
 	return error ? 1 : child ? exit_status(wait_status) : 0;
 }
 
+/* TLS is for nbds: only, and needs keys: who asks for it must not be served
+ * without.  What a file or the environment says may be meant for other mounts. */
+static int check_tls(const struct options *options, const struct mount_spec *specs,
+		     unsigned int nr_specs)
+{
+	static const char *const names[] = { "tls-certificates", "tls-psk",
+					     "tls-verify-peer" };
+	const char *certificates = option_text(options, "tls-certificates");
+	const struct mount_spec *tls = NULL;
+
+	for (unsigned int i = 0; i < nr_specs; i++)
+		if (specs[i].where.kind == WHERE_NBD_TLS)
+			tls = &specs[i];
+	for (size_t i = 0; !tls && i < sizeof(names) / sizeof(*names); i++)
+		if (strcmp(option_source(options, names[i]), "command line") == 0) {
+			log_error("--%s is for TLS, and %s is without: write nbds: for nbd:",
+				  names[i], specs[0].where.text);
+			return EXIT_USAGE;
+		}
+	if (tls && !certificates && !option_text(options, "tls-psk")) {
+		log_error("%s: TLS needs --tls-certificates DIR or --tls-psk FILE",
+			  tls->where.text);
+		return EXIT_USAGE;
+	}
+	if (tls && !certificates && option_flag(options, "tls-verify-peer")) {
+		log_error("--tls-verify-peer needs --tls-certificates DIR, whose ca-cert.pem signs the clients' certificates");
+		return EXIT_USAGE;
+	}
+	return 0;
+}
+
 int serving_run(const struct options *options, struct mount_spec *specs,
 		unsigned int nr_specs, char **command)
 {
@@ -193,8 +224,10 @@ int serving_run(const struct options *options, struct mount_spec *specs,
 	bool silent = false;
 	struct mounts *mounts = NULL;
 	struct daemon daemon;
-	int error, status = 0, end_status;
+	int error, status = check_tls(options, specs, nr_specs), end_status;
 
+	if (status)
+		return status;
 	for (unsigned int i = 0; i < nr_specs; i++)
 		if (specs[i].where.fd >= 0)
 			silent = foreground = true;

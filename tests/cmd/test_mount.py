@@ -124,6 +124,9 @@ class Daemon(Mount):
                              ('memory:1M', 'uffd:/tmp/x'),
                              ('memory:1M', 'http://x/'),
                              ('memory:1M', 'fd:x'),
+                             ('memory:abc', self.unix()),
+                             ('pattern:0', self.unix()),
+                             ('null:-1', self.unix()),
                              ('memory:1M', self.unix('s' * 120)),
                              ('memory:1M', '')):
             p = self.objmap('mount', place, where, status=2)
@@ -138,6 +141,22 @@ class Daemon(Mount):
             self.assertTrue(p.stderr.startswith(b'objmap: '), p.stderr)
         self.objmap('mount', 'memory:1M', self.unix(), '--follow', '--read-only', status=2)
         self.objmap('umount', self.unix(), '--no-drain', status=2)
+
+    def test_who_asks_for_tls_is_not_served_without(self):
+        with open(self.path('psk'), 'w') as f:
+            f.write('me:0123456789abcdef0123456789abcdef\n')
+        os.chmod(self.path('psk'), 0o600)
+        for options in (['--tls-psk', self.path('psk')], ['--tls-verify-peer'],
+                        ['--tls-certificates', self.dir]):
+            p = self.objmap('mount', 'memory:1M', self.unix(), *options, status=2)
+            self.assertIn(b'nbds:', p.stderr)
+        self.objmap('mount', 'memory:1M', 'nbds://127.0.0.1:0/', status=2)
+        self.objmap('mount', 'memory:1M', 'nbds://127.0.0.1:0/', '--tls-verify-peer',
+                    '--tls-psk', self.path('psk'), status=2)
+        # A file or the environment may mean other mounts.
+        where = self.mount('memory:1M', self.unix(),
+                           env=dict(self.env, OBJMAP_TLS_PSK=self.path('psk')))
+        self.objmap('umount', where)
 
     def test_a_closed_descriptor_is_refused(self):
         p = self.objmap('mount', 'memory:1M', 'fd:77', status=1)
