@@ -200,6 +200,23 @@ class Daemon(Mount):
         h.shutdown()
         self.objmap('umount', where)
 
+    def test_a_flush_makes_durable_what_another_connection_wrote(self):
+        """That is what can_multi_conn promises."""
+        place = self.volume()
+        where = self.mount(place, self.unix())
+        writer, other = self.connect(where), self.connect(where)
+        self.assertTrue(writer.can_multi_conn())
+        data = os.urandom(3 * MIB)
+        writer.pwrite(data, 777)
+        other.flush()
+        pid = self.pid(where)
+        os.kill(pid, signal.SIGKILL)
+        wait_gone(pid)
+        h = self.connect(self.mount(place, where))
+        self.assertTrue(bytes(h.pread(len(data), 777)) == data)
+        h.shutdown()
+        self.objmap('umount', where)
+
     def test_a_second_writer_is_refused_and_named(self):
         place = self.volume()
         where = self.mount(place, self.unix())
