@@ -28,7 +28,7 @@
 #define NR_WRITERS 16
 #define NR_READERS 4
 #define LOG_INTERVAL (10 * CLOCK_SECOND)
-#define PUBLISH_TRIES 16	/* somebody else may be removing empty folders */
+#define PUBLISH_TRIES 256	/* somebody else may be removing empty folders */
 
 struct dir_job {
 	struct job job;			/* must stay first */
