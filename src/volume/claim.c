@@ -298,6 +298,7 @@ int claim_take(struct store *store, const struct claim_options *options,
 	int error;
 
 	claim->lock_fd = -1;
+	claim->used = 0;
 	error = claim_probe(store, options->exclusive, &claim->exclusive);
 	if (error)
 		return error;
@@ -325,6 +326,8 @@ int claim_release(struct store *store, struct claim *claim)
 	int error;
 
 	memset(&swap.next.holder, 0, sizeof(swap.next.holder));
+	if (swap.next.epoch < claim->used)
+		swap.next.epoch = claim->used;	/* numbers given up stay burnt */
 	swap.next.epoch++;
 	error = head_swap(&swap);
 	if (error == -ESTALE || error == -EALREADY)

@@ -8,6 +8,8 @@
 struct claim {
 	struct stored_head head;	/* ours: holder filled, epoch jumped */
 	uint64_t writer;
+	uint64_t used;			/* the highest epoch an attempt has taken, if it
+					 * is above head's */
 	int lock_fd;			/* flock()ed UUID.lock; -1: none */
 	bool exclusive;
 };

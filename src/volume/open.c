@@ -263,6 +263,7 @@ static void release(struct volume *volume)
 		return;
 	}
 	volume->claim.head = volume->image;
+	volume->claim.used = volume->turn.used;
 	claim_release(volume->store, &volume->claim);
 }
 

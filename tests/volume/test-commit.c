@@ -278,6 +278,33 @@ Test(commit, a_failed_attempt_burns_its_number)
 	world_end(&world);
 }
 
+Test(commit, closing_takes_a_number_that_no_attempt_has_taken)
+{
+	struct volume_status *status = malloc(sizeof(*status));
+	struct world world;
+	struct store *store;
+	struct head *head = malloc(sizeof(*head));
+	unsigned int i;
+
+	world_begin(&world, 100 * CHUNK, CHUNK);
+	world.store->retry_for = 0;
+	world_write(&world, 1, 1);
+	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
+		.kind = FAULT_FAIL });
+	for (i = 0; i < 5; i++)
+		cr_assert_neq(stage_flush(world.stage), 0);
+	volume_status(world.volume, status);
+	world_close(&world);
+	store = fault_client(world.fault);
+	cr_assert_eq(volume_read_head(store, head, NULL), 0);
+	store_close(store);
+	cr_assert(!head->holder.held);
+	cr_assert_gt(head->epoch, status->head.epoch + 5);
+	free(head);
+	free(status);
+	world_end(&world);
+}
+
 Test(commit, a_failure_in_the_background_is_told_to_the_next_flush_once)
 {
 	struct volume_status *status = malloc(sizeof(*status));
