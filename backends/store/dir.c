@@ -539,6 +539,8 @@ static int open_root(struct dir *dir, const struct store_dir_options *options)
 		log_error("%s: cannot open the directory %s: %s%s", place, dir->path,
 			  strerror(-error), error == -ENOTDIR ?
 			  "; a volume is a directory (for an image use file:PATH)" :
+			  error == -ENOENT ?
+			  "; check the path (objmap create makes a volume)" :
 			  advice(error));
 		return error;
 	}
