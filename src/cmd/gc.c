@@ -35,8 +35,9 @@ static int print_result(const struct options *options, const struct place *place
 	       r->listed, r->reachable);
 	printf("  %s %" PRIu64 " (%s)\n", dry ? "would delete" : "deleted",
 	       r->deleted, size_format(r->deleted_bytes, bytes));
-	printf("  %s %" PRIu64 " more, to be deleted after the grace period\n",
-	       dry ? "would condemn" : "condemned", r->condemned);
+	if (r->condemned)
+		printf("  %s %" PRIu64 ", to be deleted by a gc after the grace period\n",
+		       dry ? "would condemn" : "condemned", r->condemned);
 	if (r->waiting)
 		printf("  %" PRIu64 " condemned earlier, still within it\n", r->waiting);
 	if (r->foreign)

@@ -456,7 +456,7 @@ static int condemn_batch(struct gc *gc)
 		return 0;
 	if (!gc->options->dry_run)
 		error = put_condemned(gc, batch, key);
-	if (!error)
+	if (!error && gc->options->grace)
 		gc->result->condemned += batch->nr;
 	if (!error && !gc->options->grace) {
 		gc->delete.bytes += batch->bytes;
