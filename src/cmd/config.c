@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "src/cmd/print.h"
 #include "src/cmd/verbs.h"
@@ -28,6 +29,16 @@ static int print_all_json(const struct options *options)
 	return print_json(all);
 }
 
+/* In the form of objmap.conf(5), which this can be stored as. */
+static void print_line(const char *name, const char *text, const char *source)
+{
+	bool quoted = *text == 0 || strpbrk(text, "# \t");
+
+	printf("%-20s = %s%s%s%*s # %s\n", name, quoted ? "\"" : "", text,
+	       quoted ? "\"" : "", strlen(text) < 14 ? 14 - (int)strlen(text) : 0, "",
+	       source);
+}
+
 int config_run(const struct options *options, int nr_arguments, char **arguments)
 {
 	const struct option_spec *spec;
@@ -41,8 +52,10 @@ int config_run(const struct options *options, int nr_arguments, char **arguments
 		option_shown(options, spec, &text, &source);
 		if (!text && spec->kind == OPTION_FLAG)
 			text = "no";
-		printf("%-20s = %-14s # %s\n", spec->name, text ? text : "",
-		       text ? source : "not set");
+		if (text)
+			print_line(spec->name, text, source);
+		else
+			printf("# %s is not set\n", spec->name);
 	}
 	return 0;
 }

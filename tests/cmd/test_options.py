@@ -257,6 +257,15 @@ class Sources(World):
                 self.assertIn('from the command line only', p.stderr.decode())
                 os.unlink(self.file)
 
+    def test_what_config_prints_can_be_its_file(self):
+        self.write('description = "disk #1"\njobs = 3\n')
+        text = self.objmap('config').stdout.decode()
+        before = json.loads(self.objmap('config', '--json').stdout)
+        self.write(text)
+        after = json.loads(self.objmap('config', '--json').stdout)
+        self.assertEqual({n: v['value'] or 'no' for n, v in before.items()},
+                         {n: v['value'] or 'no' for n, v in after.items()})
+
     def test_a_mistyped_variable_is_told(self):
         p = self.objmap('config', env=dict(self.env, OBJMAP_CHUNKSIZE='1M'))
         self.assertIn('is --chunk-size meant?', p.stderr.decode())
