@@ -246,12 +246,13 @@ static int read_live_head(struct store *store, struct stored_head *stored)
 	return error;
 }
 
-/* One read, judgement and swap.  --take-over was said of the writer that was
+/* One read, judgement and swap; the store is probed once, and not where
+ * there is nothing to claim.  --take-over was said of the writer that was
  * there at first (@first, 0 until known), not of one who claims while we do.
  * -EAGAIN: head was changed meanwhile. */
 static int claim_once(struct swap *swap, const struct claim_options *given,
 		      bool keep, claim_change *change, void *context,
-		      struct claim *claim, uint64_t *first)
+		      struct claim *claim, uint64_t *first, bool *probed)
 {
 	struct claim_options options = *given;
 	struct store *store = swap->store;
@@ -259,8 +260,12 @@ static int claim_once(struct swap *swap, const struct claim_options *given,
 	int lock, error;
 
 	error = read_live_head(store, &swap->base);
+	if (!error && !*probed)
+		error = claim_probe(store, options.exclusive, &claim->exclusive);
 	if (error)
 		return error;
+	*probed = true;
+	swap->exclusive = claim->exclusive;
 	if (*first == 0)
 		*first = swap->base.head.writer;
 	if (*first != swap->base.head.writer)
@@ -295,18 +300,16 @@ int claim_take(struct store *store, const struct claim_options *options,
 	struct swap swap = { .store = store };
 	unsigned int tries = 0;
 	uint64_t first = 0;
+	bool probed = false;
 	int error;
 
 	claim->lock_fd = -1;
 	claim->used = 0;
-	error = claim_probe(store, options->exclusive, &claim->exclusive);
-	if (error)
-		return error;
-	swap.exclusive = claim->exclusive;
+	claim->exclusive = false;
 	do {
 		claim_drop(claim);
 		error = claim_once(&swap, options, keep, change, context, claim,
-				   &first);
+				   &first, &probed);
 	} while (error == -EAGAIN && ++tries < CLAIM_TRIES);
 	if (error == -EAGAIN) {
 		log_error("%s: head kept changing while it was claimed: try again",

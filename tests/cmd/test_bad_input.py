@@ -108,6 +108,8 @@ class BadInput(World):
         os.mkdir(self.path('vol'))
         self.every_verb_on(self.place, 1, 'no volume',
                            without=('copy ' + self.path('image'),))
+        self.refused(1, 'no volume', 'mount', self.place, self.path('file'))
+        self.assertEqual(os.listdir(self.path('vol')), [])
 
     def test_a_snapshot_that_does_not_exist(self):
         self.create()
