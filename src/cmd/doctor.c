@@ -294,7 +294,7 @@ static void look_at_store(const struct options *options,
 	error = open_store(options, place, false, &store);
 	log_capture(NULL, 0);
 	if (error) {
-		note_place(findings, "opening", false, "see what it says", why);
+		note_place(findings, "opening", false, "put that right, or name another place", why);
 		return;
 	}
 	note_place(findings, "opening", true, NULL, "a directory of this machine");
@@ -315,7 +315,7 @@ static void look_at_device(struct findings *findings, const struct place *place)
 	error = place_open_device(place, &device, &stage);
 	log_capture(NULL, 0);
 	if (error) {
-		note_place(findings, "opening", false, "see what it says", why);
+		note_place(findings, "opening", false, "put that right, or name another place", why);
 		return;
 	}
 	note_place(findings, "opening", true, NULL,

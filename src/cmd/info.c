@@ -70,6 +70,9 @@ static int view_read(const struct options *options, struct volume_view *view)
 	if (!error && view->place->snapshot)
 		error = volume_snapshot_head(view->store, view->place->snapshot,
 					     &view->head);
+	/* The holder that a snapshot keeps is whoever wrote when it was taken. */
+	if (view->place->snapshot)
+		memset(&view->head.holder, 0, sizeof(view->head.holder));
 	if (!error && map)
 		error = picture_open(&view->picture, view->head.size,
 				     view->head.chunk_size);

@@ -92,14 +92,15 @@ json_t *snapshots_json(const struct snapshot_list *list)
 
 static int add_row(struct table *table, const struct snapshot *s)
 {
-	char size[UNITS_TEXT], created[PRINT_TIME_TEXT];
+	char size[UNITS_TEXT], created[PRINT_TIME_TEXT], at[sizeof(s->prefix) + 1];
 	const char *cells[] = {
 		s->name, size_format(s->size, size),
 		print_time(s->created, created),
 		s->kind == SNAPSHOT_CLONE ? "pinned for clone" : "",
-		s->kind == SNAPSHOT_CLONE ? s->prefix : "",
+		s->kind == SNAPSHOT_CLONE ? at : "",
 	};
 
+	snprintf(at, sizeof(at), "/%s", s->prefix);
 	return table_add(table, cells);
 }
 

@@ -30,7 +30,7 @@ static int count_clones(struct store *store, const struct snapshot_list *list,
 		if (!lives)
 			continue;
 		if (used < size)
-			used += (size_t)snprintf(names + used, size - used, "%s%s",
+			used += (size_t)snprintf(names + used, size - used, "%s/%s",
 						 *nr ? ", " : "", entry->prefix);
 		++*nr;
 	}

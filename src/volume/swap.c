@@ -65,7 +65,8 @@ int head_read_reply(struct store *store, struct stored_head *stored,
 		return -EBADMSG;
 	}
 	if (error) {
-		if (error != -ENOENT)
+		/* -EBADMSG: the store has said which file is none of its own. */
+		if (error != -ENOENT && error != -EBADMSG)
 			log_error("%s: GET head: %s", store->place, strerror(-error));
 		return error;
 	}
