@@ -211,7 +211,7 @@ static void answer(struct control_client *client)
 		snprintf(message, sizeof(message), "not a request");
 	log_capture(NULL, 0);
 	json_object_set_new(reply, "error", json_integer(-error));
-	if (error && !json_object_get(reply, "message"))
+	if ((error || *message) && !json_object_get(reply, "message"))
 		json_object_set_new(reply, "message", json_string(
 			*message ? message : strerror(-error)));
 	send_line(client->fd, reply);

@@ -95,9 +95,6 @@ static int serve_stream(struct mount *mount)
 		error = take_stdio(&in, &out);
 		if (error)
 			return error;
-	} else if (fcntl(in, F_GETFD) < 0) {
-		log_error("fd:%d: no such descriptor is open", in);
-		return -EBADF;
 	} else {
 		fcntl(in, F_SETFD, FD_CLOEXEC);
 	}
@@ -340,11 +337,11 @@ static int stop_serving(struct mount *mount, enum mount_users users)
 	}
 #endif
 	pthread_mutex_lock(&mounts->lock);
-	if (users == MOUNT_ASK_USERS && mount->server->nr_mounts > 1 &&
-	    !mount->server->stopped) {
-		log_error("%s shares its address with %u other exports of one daemon: end that (kill %d), or umount none of them",
+	if (users != MOUNT_WITHOUT_USERS && mount->server->nr_mounts > 1 &&
+	    !mount->server->stopped && !atomic_load(&mount->drop)) {
+		log_error("%s shares its address with %u other export%s of one daemon: they end together (kill %d)",
 			  mount->spec.where.text, mount->server->nr_mounts - 1,
-			  (int)getpid());
+			  mount->server->nr_mounts == 2 ? "" : "s", (int)getpid());
 		error = -EBUSY;
 	} else {
 		mount_server_stop(mount->server);
@@ -397,6 +394,9 @@ static void close_export(struct mount *mount)
 		volume_status(mount->export->volume, &status);
 		if (status.fenced)
 			mount->status = 1;
+		if (status.fenced && !status.pending_bytes && !status.committing_bytes)
+			log_warning("%s: %s was taken over by somebody else; nothing of it was unsaved",
+				    mount->spec.where.text, mount->spec.place.text);
 		if (status.pending_bytes && !status.fenced) {
 			log_warning("%s: %llu bytes that were not committed are dropped",
 				    mount->spec.where.text,

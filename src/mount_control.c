@@ -97,7 +97,7 @@ static int cmd_umount(struct mount *mount, const json_t *request,
 	/* Before the lock: who holds it may be trying to save, in vain. */
 	if (drop)
 		atomic_store(&mount->drop, true);
-	error = mount_end(mount, lazy ? MOUNT_WITHOUT_USERS : MOUNT_ASK_USERS,
+	error = mount_end(mount, lazy ? MOUNT_FORCE : MOUNT_ASK_USERS,
 			  client);
 	if (error) {
 		atomic_store(&mount->drop, false);

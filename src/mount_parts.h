@@ -51,7 +51,8 @@ struct mounts {
 
 enum mount_users {
 	MOUNT_ASK_USERS,	/* -EBUSY while it is in use */
-	MOUNT_WITHOUT_USERS,	/* they lose it */
+	MOUNT_FORCE,		/* they lose it; users of another one do not */
+	MOUNT_WITHOUT_USERS,	/* they all lose it */
 };
 
 int mount_prepare(struct mount *mount);

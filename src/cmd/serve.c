@@ -245,6 +245,24 @@ static int section_spec(struct serve_file *file, struct section *section,
 	return status;
 }
 
+/* Whether the last of @specs is named as an earlier one. */
+static bool is_named_twice(const struct serve_file *file,
+			   const struct mount_spec *specs, unsigned int nr_specs)
+{
+	const struct where *last = &specs[nr_specs - 1].where;
+	unsigned int i;
+
+	for (i = 0; i + 1 < nr_specs; i++)
+		if (strcmp(specs[i].where.canonical, last->canonical) == 0)
+			break;
+	if (i + 1 >= nr_specs)
+		return false;
+	log_error("%s:%u: %s is served by the [mount] of line %u already",
+		  file->path, file->sections[nr_specs - 1].line, last->text,
+		  file->sections[i].line);
+	return true;
+}
+
 static void file_free(struct serve_file *file)
 {
 	for (unsigned int i = 0; i < file->nr_sections; i++) {
@@ -278,10 +296,14 @@ int serve_run(const struct options *options, int nr_arguments, char **arguments)
 	each = calloc(file.nr_sections, sizeof(*each));
 	if (!specs || !each)
 		goto out;
-	for (status = 0; nr_specs < file.nr_sections && !status; nr_specs++)
+	for (status = 0; nr_specs < file.nr_sections && !status; ) {
 		status = section_spec(&file, &file.sections[nr_specs],
 				      option_text(options, "state"),
 				      &specs[nr_specs], &each[nr_specs]);
+		nr_specs++;
+		if (!status && is_named_twice(&file, specs, nr_specs))
+			status = EXIT_USAGE;
+	}
 	if (!status)
 		status = serving_run(options, specs, nr_specs, NULL);
 out:

@@ -1,8 +1,10 @@
 /* serving.c: from options to a daemon that serves. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,6 +44,31 @@ static void read_export_options(const struct options *options,
 	spec->retry_for_given = option_given(options, "retry-for");
 	spec->allow_other = option_flag(options, "allow-other");
 	read_volume_options(options, &export->volume);
+}
+
+static bool is_stream(int fd, struct stat *st)
+{
+	return fstat(fd, st) == 0 && (S_ISSOCK(st->st_mode) || S_ISFIFO(st->st_mode));
+}
+
+/* Before anything is opened, which could take the number of a descriptor that
+ * was never handed over. */
+static int check_stream(const struct where *where)
+{
+	struct stat st;
+
+	if (where->kind == WHERE_STDIO) {
+		if (is_stream(STDIN_FILENO, &st) && is_stream(STDOUT_FILENO, &st))
+			return 0;
+		log_error("-: standard input and output are no connected stream: inetd, ssh and the like give a socket or two pipes");
+		return 1;
+	}
+	if (where->kind != WHERE_FD || is_stream(where->fd, &st))
+		return 0;
+	log_error("fd:%d: %s", where->fd, fcntl(where->fd, F_GETFD) < 0 ?
+		  "no such descriptor is open" :
+		  "it is no connected stream: NBD needs a socket");
+	return 1;
 }
 
 static int check_spec(const struct mount_spec *spec)
@@ -226,13 +253,16 @@ int serving_run(const struct options *options, struct mount_spec *specs,
 	struct daemon daemon;
 	int error, status = check_tls(options, specs, nr_specs), end_status;
 
+	log_open("stderr", read_log_level(options));
+	for (unsigned int i = 0; i < nr_specs && !status; i++) {
+		if (specs[i].where.fd < 0)
+			continue;
+		silent = foreground = true;
+		status = check_stream(&specs[i].where);
+	}
 	if (status)
 		return status;
-	for (unsigned int i = 0; i < nr_specs; i++)
-		if (specs[i].where.fd >= 0)
-			silent = foreground = true;
 	read_server_options(options, &mounts_options.nbd);
-	log_open("stderr", read_log_level(options));
 	error = daemon_begin(&daemon, foreground, option_flag(options, "core"),
 			     &status);
 	if (error > 0)
@@ -243,7 +273,10 @@ int serving_run(const struct options *options, struct mount_spec *specs,
 		error = mounts_add(mounts, &specs[i]);
 	if (!error)
 		error = mounts_start(mounts);
-	status = error ? 1 : serve(options, mounts, &daemon, command, silent);
+	if (error)
+		status = error == -EINVAL ? EXIT_USAGE : 1;
+	else
+		status = serve(options, mounts, &daemon, command, silent);
 	end_status = mounts ? mounts_close(mounts) : 0;
 	return status ? status : end_status;
 }

@@ -49,7 +49,7 @@ int nbd_server_add(struct nbd_server *server, struct export *export);
 /* Each binds and listens; connections wait until nbd_server_start().
  * UNIX: made 0600; a stale socket is replaced, a live one refused (-EADDRINUSE).
  * TCP: @port 0 takes a free one, and *port says which.  A public address
- * without TLS needs insecure_public (-EACCES). */
+ * without TLS needs insecure_public (-EINVAL). */
 int nbd_server_listen_unix(struct nbd_server *server, const char *path);
 int nbd_server_listen_tcp(struct nbd_server *server, const char *address,
 			  uint16_t *port);

@@ -161,10 +161,23 @@ class Daemon(Mount):
     def test_a_closed_descriptor_is_refused(self):
         p = self.objmap('mount', 'memory:1M', 'fd:77', status=1)
         self.assertIn(b'fd:77', p.stderr)
+        # Low numbers are those that the program itself is about to use.
+        for fd in range(3, 24):
+            p = self.objmap('mount', 'memory:1M', 'fd:%d' % fd, status=1,
+                            close_fds=True, stdin=subprocess.DEVNULL)
+            self.assertIn(b'no such descriptor', p.stderr)
+
+    def test_what_is_no_stream_is_refused_before_a_volume_is_claimed(self):
+        place = self.volume()
+        before = self.objmap('info', place, '--json').stdout
+        for where in 'fd:0', '-':
+            p = self.objmap('mount', place, where, status=1, stdin=subprocess.DEVNULL)
+            self.assertIn(b'no connected stream', p.stderr)
+        self.assertEqual(self.objmap('info', place, '--json').stdout, before)
 
     def test_a_public_address_needs_tls_or_a_word(self):
         where = 'nbd://0.0.0.0:0/'
-        p = self.objmap('mount', 'memory:1M', where, status=1)
+        p = self.objmap('mount', 'memory:1M', where, status=2)
         self.assertIn(b'insecure-public', p.stderr)
         self.objmap('umount', self.mount('memory:1M', where, '--insecure-public'))
 
@@ -244,7 +257,8 @@ class Daemon(Mount):
         self.assertTrue(self.status(first)['volume']['fenced'])
         self.assertIn(b'FENCED', self.objmap('status', first).stdout)
         pid = self.pid(first)
-        self.objmap('umount', first, status=1)
+        p = self.objmap('umount', first, status=1)
+        self.assertIn(self.path('state').encode(), p.stderr)
         wait_gone(pid)
         kept = [os.path.join(d, f) for d, _, files in os.walk(self.path('state'))
                 for f in files if 'fenced' in d]
@@ -534,8 +548,11 @@ where = %s
         h.shutdown()
         self.assertEqual(os.stat(self.path('disk')).st_size, 3 * MIB)
         # One of two at an address cannot end alone; a file can.
-        p = self.objmap('umount', wheres[0], status=1)
-        self.assertIn(b'shares its address', p.stderr)
+        for words in ((), ('--force',)):
+            p = self.objmap('umount', wheres[0], *words, status=1)
+            self.assertIn(b'shares its address', p.stderr)
+        h = self.connect(wheres[1])
+        h.shutdown()
         self.objmap('umount', self.path('disk'))
         self.assertFalse(os.path.exists(self.path('disk')))
         again = self.mount('memory:1M', self.path('disk'))
@@ -581,7 +598,7 @@ where = %s
                 (good + '[mount]\nplace = memory:1M\nwhere = -\n', 4, 2),
                 (good + '[mount]\nplace = dir:%s\nwhere = %s\n' % (
                     self.path('none'), self.unix('b')), None, 1),
-                (good + '[mount]\nplace = memory:1M\nwhere = %s\n' % self.unix(), None, 1)):
+                (good + '[mount]\nplace = memory:1M\nwhere = %s\n' % self.unix(), 4, 2)):
             p = self.objmap('serve', self.conf(text), status=status)
             where = '%s:%d:' % (self.path('serve.conf'), line) if line else 'objmap:'
             self.assertIn(where.encode(), p.stderr, text)

@@ -179,7 +179,7 @@ static int prepare_file(struct fuse_file *file)
 	if (!S_ISREG(st.st_mode)) {
 		log_error("%s is no regular file%s", path, S_ISLNK(st.st_mode) ?
 			  " but a symbolic link: name what it points to" : "");
-		return -EINVAL;
+		return -ENXIO;
 	}
 	if (st.st_size && !file->options.over) {
 		log_error("%s is not empty: name another file, or hide its content while mounted with --over",

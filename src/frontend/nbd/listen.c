@@ -206,7 +206,7 @@ static int check_public(const struct nbd_server *server,
 		return 0;
 	log_error("%s can be reached from other machines and is not protected: use nbds: with --tls-certificates or --tls-psk, or say --insecure-public",
 		  text);
-	return -EACCES;
+	return -EINVAL;
 }
 
 static void address_text(const struct sockaddr *address, socklen_t size,

@@ -29,9 +29,12 @@ static int server_index = -1;	/* of the server in an SSL_CTX */
 /* Why OpenSSL refused, without any secret in it. */
 static void log_openssl(const char *what, const char *path)
 {
-	unsigned long error = ERR_peek_last_error();
-	const char *reason = ERR_reason_error_string(error);
+	unsigned long first = ERR_peek_error();
+	const char *reason = ERR_reason_error_string(ERR_peek_last_error());
 
+	/* A file that cannot be opened: the last words are just "system lib". */
+	if (ERR_SYSTEM_ERROR(first))
+		reason = strerror((int)ERR_GET_REASON(first));
 	log_error("%s: %s: %s", path, what, reason ? reason : "unknown reason");
 	ERR_clear_error();
 }
@@ -113,10 +116,11 @@ static int psk_load(struct nbd_server *server, const char *path)
 		error = -EIO;
 	if (!error && !server->psk) {
 		log_error("%s holds no key; psktool writes one", path);
-		error = -EINVAL;
+		error = -EBADMSG;
 	} else if (error) {
 		log_error("%s line %u: expected USER:HEX, as psktool writes it", path,
 			  number);
+		error = -EBADMSG;
 	}
 out:
 	OPENSSL_cleanse(line, sizeof(line));
@@ -169,22 +173,22 @@ static int certificates_load(struct nbd_server *server, const char *folder)
 	SSL_CTX_set_default_passwd_cb(tls, no_passphrase);
 	if (SSL_CTX_use_certificate_chain_file(tls, certificate) != 1) {
 		log_openssl("cannot use this certificate", certificate);
-		return -EINVAL;
+		return -EBADMSG;
 	}
 	if (SSL_CTX_use_PrivateKey_file(tls, key, SSL_FILETYPE_PEM) != 1) {
 		log_openssl("cannot use this private key (it must be PEM, without a passphrase, and belong to server-cert.pem)",
 			    key);
-		return -EINVAL;
+		return -EBADMSG;
 	}
 	if (SSL_CTX_check_private_key(tls) != 1) {
 		log_openssl("this private key does not belong to server-cert.pem", key);
-		return -EINVAL;
+		return -EBADMSG;
 	}
 	if (!verify)
 		return 0;
 	if (SSL_CTX_load_verify_locations(tls, ca, NULL) != 1) {
 		log_openssl("cannot use this certificate authority", ca);
-		return -EINVAL;
+		return -EBADMSG;
 	}
 	SSL_CTX_set_client_CA_list(tls, SSL_load_client_CA_file(ca));
 	SSL_CTX_set_verify(tls, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
