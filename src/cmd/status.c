@@ -156,12 +156,17 @@ static int print_all(const struct options *options)
 	json_array_foreach(mounts, i, mount) {
 		const json_t *volume = json_object_get(mount, "volume");
 		char size[UNITS_TEXT], dirty[UNITS_TEXT], clients[24];
+		char unsaved[UNITS_TEXT + 16];
 		const char *cells[] = { text_of(mount, "where"),
 			text_of(mount, "place"),
 			size_format(number_of(mount, "size"), size), clients,
-			size_format(number_of(volume, "dirty_bytes") +
-				    number_of(volume, "committing_bytes"), dirty) };
+			unsaved };
 
+		snprintf(unsaved, sizeof(unsaved), "%s%s",
+			 size_format(number_of(volume, "dirty_bytes") +
+				     number_of(volume, "committing_bytes"), dirty),
+			 json_is_true(json_object_get(volume, "fenced")) ?
+			 " FENCED" : "");
 		snprintf(clients, sizeof(clients), "%llu",
 			 (unsigned long long)number_of(mount, "clients"));
 		if (table_add(&table, cells) != 0)

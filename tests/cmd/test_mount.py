@@ -256,6 +256,7 @@ class Daemon(Mount):
             h.flush()
         self.assertTrue(self.status(first)['volume']['fenced'])
         self.assertIn(b'FENCED', self.objmap('status', first).stdout)
+        self.assertIn(b'FENCED', self.objmap('status').stdout)
         pid = self.pid(first)
         p = self.objmap('umount', first, status=1)
         self.assertIn(self.path('state').encode(), p.stderr)
