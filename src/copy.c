@@ -138,7 +138,7 @@ static void walk_stream(struct copy *copy)
 				  copy->options->source_name,
 				  copy->options->target_name,
 				  size_format(room, text));
-			copy_fail(copy, -ENOSPC);
+			copy_fail(copy, -EFBIG);
 		}
 		if (n <= 0 || copy_has_failed(copy)) {
 			piece->count = 0;

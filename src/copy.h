@@ -51,7 +51,7 @@ struct copy_result {
 
 /* Copies, flushes the target and verifies it.  Where the target is a volume
  * and larger than the source, the rest of it becomes zeros.
- * Returns 0, -ENOSPC (a stream longer than the target), -ECANCELED, -EILSEQ
+ * Returns 0, -EFBIG (a stream longer than the target), -ECANCELED, -EILSEQ
  * (verify found a difference), or what a stage said; logged. */
 int copy_run(const struct copy_options *options, struct copy_result *result);
 

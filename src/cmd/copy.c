@@ -74,6 +74,9 @@ static void tell_cut(const struct copy_end *source, const struct copy_end *targe
 	if (error == -EILSEQ)
 		log_error("%s: is not what was copied%s", target->text,
 			  target->export ? " and stays incomplete; copy --overwrite begins again" : "");
+	else if (error == -EFBIG && target->export)
+		log_error("%s: is too small for this copy, and incomplete; delete it (objmap delete), then copy again with a larger --size",
+			  target->text);
 	else
 		log_error("%s: the copy was cut%s; the same command with --resume%s goes on",
 			  target->text,

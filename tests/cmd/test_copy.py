@@ -156,6 +156,7 @@ class Copy(World):
         p = self.objmap('copy', '-', self.place, '--size', '1M', status=1,
                         input=bytes(MIB + 1))
         self.assertIn('has more bytes', p.stderr.decode())
+        self.assertIn('objmap delete', p.stderr.decode())
         self.assertEqual(self.info(self.place)['state'], 'incomplete')
 
     def test_verify_tells_a_target_that_kept_nothing(self):
