@@ -18,6 +18,7 @@
 
 #include "src/control.h"
 #include "src/log.h"
+#include "src/process.h"
 #include "src/volume/format.h"
 #include "src/where.h"
 
@@ -58,15 +59,27 @@ static int socket_address(const char *path, struct sockaddr_un *address)
 }
 
 /* Whether somebody answers at @path. */
+/* Whether a daemon listens there; one that was killed a moment ago does not
+ * count once it is gone, which is waited for. */
 static bool is_answered(const struct sockaddr_un *address)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool answered;
+	struct ucred peer = { 0 };
+	socklen_t size = sizeof(peer);
+	bool answered, ending;
+	int tries = 0, fd;
 
-	answered = fd >= 0 &&
-		   connect(fd, (const void *)address, sizeof(*address)) == 0;
-	if (fd >= 0)
-		close(fd);
+	do {
+		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		answered = fd >= 0 &&
+			   connect(fd, (const void *)address, sizeof(*address)) == 0;
+		ending = answered &&
+			 getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
+			 peer.pid > 0 && process_is_ending(peer.pid);
+		if (fd >= 0)
+			close(fd);
+		if (ending)
+			usleep(PROCESS_ENDING_PAUSE_US);
+	} while (ending && ++tries < PROCESS_ENDING_TRIES);
 	return answered;
 }
 

@@ -105,7 +105,9 @@ def wait_gone(pid, seconds=20.0):
             pass
         try:
             with open('/proc/%d/stat' % pid) as f:
-                return f.read().rsplit(')', 1)[1].split()[0] == 'Z'
+                fields = f.read().rsplit(')', 1)[1].split()
+                # A zombie whose other threads live on has not let go of anything.
+                return fields[0] == 'Z' and int(fields[17]) <= 1
         except OSError:
             return True
     wait_for(gone, 'process %d to end' % pid, seconds)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "src/log.h"
+#include "src/process.h"
 #include "src/random.h"
 #include "src/volume/claim.h"
 
@@ -137,6 +138,27 @@ static int claim_lock(struct store *store, const struct claim_options *options,
 		log_error("%s: cannot lock %s: %s", store->place, path,
 			  strerror(-error));
 	return error;
+}
+
+/* The same; a holder who was killed a moment ago is waited for. */
+static int claim_lock_from(struct store *store, const struct claim_options *options,
+			   const struct head *head, int *fd)
+{
+	const struct holder *holder = &head->holder;
+	struct holder us;
+	int tries = 0, lock;
+
+	holder_fill(&us, -1);
+	for (;;) {
+		lock = claim_lock(store, options, head->uuid, fd);
+		if (lock != -EWOULDBLOCK || !holder->held ||
+		    !same_boot(holder, &us) ||
+		    holder->pid_namespace != us.pid_namespace ||
+		    !process_is_ending((pid_t)holder->pid) ||
+		    ++tries == PROCESS_ENDING_TRIES)
+			return lock;
+		usleep(PROCESS_ENDING_PAUSE_US);
+	}
 }
 
 /* ---- may we? --------------------------------------------------------------------------- */
@@ -270,7 +292,7 @@ static int claim_once(struct swap *swap, const struct claim_options *given,
 		*first = swap->base.head.writer;
 	if (*first != swap->base.head.writer)
 		options.take_over = false;
-	lock = claim_lock(store, &options, swap->base.head.uuid, &claim->lock_fd);
+	lock = claim_lock_from(store, &options, &swap->base.head, &claim->lock_fd);
 	if (lock && lock != -EWOULDBLOCK)
 		return lock;
 	holder_fill(&us, claim->lock_fd);
