@@ -71,7 +71,8 @@ static struct images seen;
 static const struct image *rolling;
 static uint64_t owner;			/* head's writer, as last observed */
 static unsigned int generation;		/* how often that changed */
-static struct image adopted[64];	/* what the claims found */
+static struct image adopted[64];	/* what the claims found ... */
+static bool rolled_back[64];		/* ... or made of it */
 
 static unsigned int below(unsigned int limit)
 {
@@ -210,6 +211,7 @@ static void observe(void)
 			 "what somebody did");
 	owner = writer;
 	adopted[++generation % 64] = image;
+	rolled_back[generation % 64] = rolling && image_equal(&image, rolling);
 	settle(&image);
 }
 
@@ -316,16 +318,43 @@ static void writer_write(unsigned int w)
 		violated("a write failed: %s", strerror(-error));
 }
 
-/* A commit of @next has ended with @error; it began in generation @began. */
+/* The last epoch that @writer has committed, as head and its history say; 0:
+ * they no longer know. */
+static uint64_t epoch_of(uint64_t writer)
+{
+	struct head head = head_now();
+	unsigned int i;
+
+	if (head.writer == writer)
+		return head.epoch;
+	for (i = 0; i < head.nr_history; i++)
+		if (head.history[i].writer == writer)
+			return head.history[i].epoch;
+	return 0;
+}
+
+/* Whether the first claim after generation @began leaves room for a commit of
+ * @next before it.  A rollback does away with what it finds; then history must
+ * show that the writer had come further than @epoch. */
+static bool was_found(const struct writer *writer, const struct image *next,
+		      unsigned int began, uint64_t epoch)
+{
+	if (image_equal(&adopted[(began + 1) % 64], next))
+		return true;
+	return rolled_back[(began + 1) % 64] && epoch_of(writer->id) > epoch;
+}
+
+/* A commit of @next has ended with @error; it began in generation @began, when
+ * its writer had come to @epoch. */
 static void judge_commit(unsigned int w, const struct image *next, int error,
-			 unsigned int began)
+			 unsigned int began, uint64_t epoch)
 {
 	struct writer *writer = &writers[w];
 
 	observe();
 	if (error == 0 && generation == began) {
 		settle(next);
-	} else if (error == 0 && !image_equal(&adopted[(began + 1) % 64], next)) {
+	} else if (error == 0 && !was_found(writer, next, began, epoch)) {
 		violated("I1: writer %u's flush was acknowledged, and the next owner did "
 			 "not find it", w);
 	} else if (error == -ESTALE && generation == began) {
@@ -344,6 +373,7 @@ static void writer_flush(unsigned int w)
 	bool had = owns(writer);
 	unsigned int began = generation;
 	struct image next = writer->now;
+	uint64_t epoch = epoch_of(writer->id);
 	int error;
 
 	if (had)
@@ -351,8 +381,9 @@ static void writer_flush(unsigned int w)
 	error = stage_flush(volume_stage(writer->volume));
 	tell("writer %u flushes: %d%s", w, error, had ? "" : ", a zombie");
 	if (had && dirty)
-		judge_commit(w, &next, error, began);
-	else if (!had && dirty && error == 0)
+		judge_commit(w, &next, error, began, epoch);
+	/* Zeros over what was never filled: what it has is what it left. */
+	else if (!had && error == 0 && !image_equal(&writer->now, &writer->committed))
 		violated("I4: the zombie writer %u acknowledged a flush", w);
 	observe();
 }
@@ -363,6 +394,7 @@ static void writer_resize(unsigned int w)
 	bool had = owns(writer);
 	unsigned int began = generation;
 	struct image next = writer->now;
+	uint64_t epoch = epoch_of(writer->id);
 	int error;
 
 	image_cut(&next, image_random_size(&rng));
@@ -373,7 +405,7 @@ static void writer_resize(unsigned int w)
 	if (!had && error == 0 && next.size != writer->now.size)
 		violated("I4: the zombie writer %u changed the size", w);
 	if (had && (next.size != writer->now.size || error))
-		judge_commit(w, &next, error, began);
+		judge_commit(w, &next, error, began, epoch);
 	if (error == 0)
 		writer->now = next;
 	else
@@ -533,8 +565,8 @@ static void rollback(struct named *named, const char *name, struct store *store)
 	may_become(&named->image);
 	rolling = &named->image;
 	error = volume_rollback(store, name, &options);
-	rolling = NULL;
 	observe();
+	rolling = NULL;
 	tell("rollback to %s: %d", name, error);
 	if (error == -ENOENT)
 		violated("I3: snapshot %s was lost", name);
