@@ -5,9 +5,11 @@
  * A flat buffer, one thread per connection, no checks: whatever one recv()
  * brought is answered by one writev().  With "poll" it polls without end
  * before it blocks.  What a client reaches here is the limit of socket and
- * client on this machine.  For measurements only: it trusts its client. */
+ * client on this machine, with the structured replies that ours has to give,
+ * too.  For measurements only: it trusts its client. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -29,6 +31,7 @@ static int polls;
 struct peer {
 	int fd;
 	size_t have;
+	bool structured;		/* replies, as every client of today asks for */
 	int nr_pieces, nr_replies;
 	uint8_t in[RECEIVE_BYTES];
 	uint8_t heads[REPLIES_MAX][NBD_CHUNK_BYTES + 8];
@@ -80,8 +83,9 @@ static int say(int fd, uint32_t option, uint32_t type, const void *data, uint32_
 	return write_all(fd, pieces, count ? 2 : 1);
 }
 
-static int handshake(int fd)
+static int handshake(struct peer *peer)
 {
+	int fd = peer->fd;
 	uint8_t buffer[RECEIVE_BYTES], *at = buffer;
 	uint8_t entry[12];
 	uint32_t option, count;
@@ -98,6 +102,12 @@ static int handshake(int fd)
 		count = wire_get32(buffer + 12);
 		if (count > sizeof(buffer) || read_all(fd, buffer, count))
 			return -1;
+		if (option == NBD_OPT_STRUCTURED_REPLY) {
+			peer->structured = true;
+			if (say(fd, option, NBD_REP_ACK, NULL, 0))
+				return -1;
+			continue;
+		}
 		if (option != NBD_OPT_GO && option != NBD_OPT_INFO) {
 			if (say(fd, option, NBD_REP_ERR_UNSUP, NULL, 0) ||
 			    option == NBD_OPT_ABORT)
@@ -115,6 +125,26 @@ static int handshake(int fd)
 	}
 }
 
+/* Begins the reply to the request at @at; returns the length of its head. */
+static size_t reply_head(const struct peer *peer, uint8_t *head, const uint8_t *at)
+{
+	bool data = wire_get16(at + 6) == NBD_CMD_READ;
+	uint8_t *next;
+
+	if (!peer->structured) {
+		wire_put32(wire_put32(head, NBD_SIMPLE_REPLY_MAGIC), 0);
+		memcpy(head + 8, at + 8, 8);
+		return NBD_SIMPLE_REPLY_BYTES;
+	}
+	next = wire_put16(wire_put32(head, NBD_CHUNK_MAGIC), NBD_CHUNK_DONE);
+	next = wire_put16(next, data ? NBD_CHUNK_OFFSET_DATA : NBD_CHUNK_NONE);
+	memcpy(next, at + 8, 8);
+	next = wire_put32(next + 8, data ? wire_get32(at + 24) + 8 : 0);
+	if (data)
+		memcpy(next, at + 16, 8);
+	return NBD_CHUNK_BYTES + (data ? 8 : 0);
+}
+
 /* Answers what is whole in the buffer. */
 static int answer(struct peer *peer)
 {
@@ -130,10 +160,9 @@ static int answer(struct peer *peer)
 		if (command == NBD_CMD_DISC)
 			return -1;
 		head = peer->heads[peer->nr_replies++];
-		wire_put32(wire_put32(head, NBD_SIMPLE_REPLY_MAGIC), 0);
-		memcpy(head + 8, at + 8, 8);
+		peer->pieces[peer->nr_pieces++] =
+			(struct iovec){ head, reply_head(peer, head, at) };
 		at += NBD_REQUEST_BYTES;
-		peer->pieces[peer->nr_pieces++] = (struct iovec){ head, NBD_SIMPLE_REPLY_BYTES };
 		if (command == NBD_CMD_READ)
 			peer->pieces[peer->nr_pieces++] =
 				(struct iovec){ memory + offset, count };
@@ -157,7 +186,7 @@ static void *serve(void *arg)
 	int tries, flags;
 	ssize_t got;
 
-	if (handshake(peer->fd))
+	if (handshake(peer))
 		goto out;
 	for (;;) {
 		tries = polls;
