@@ -178,6 +178,8 @@ struct store_counters {
 	atomic_ullong bytes_out[NR_STORE_CAUSES];	/* put */
 	atomic_ullong retries;
 	atomic_ullong failures;
+	/* A put above the store's multipart threshold is an upload in parts. */
+	atomic_ullong parts, completes, aborts;
 	atomic_uint in_flight;
 };
 
@@ -265,5 +267,12 @@ struct store_dir_options {
 int store_dir_open(const char *place, const char *path,
 		   const struct store_dir_options *options,
 		   struct store **store);
+
+struct s3_options;	/* backends/s3/s3.h */
+/* s3: the objects of @bucket whose keys begin with @prefix and a '/'.  A put above
+ * the multipart threshold is an upload in parts, whole or not there.  Asks the
+ * server nothing.  As s3_client_open() fails, logged. */
+int store_s3_open(const char *place, const char *bucket, const char *prefix,
+		  const struct s3_options *options, struct store **store);
 
 #endif

@@ -1,0 +1,129 @@
+/* s3.h: an S3 server as it is spoken to: one bucket, one signed call at a time.
+ *
+ * backends/store/s3.c makes a store of it (keys to bytes, see store.h), and
+ * backends/object.c a device of one object.  A call here is one HTTP request and its
+ * judged reply; it is not retried, but for what is the protocol's own business: a
+ * redirect to another region or endpoint, and a clock that was wrong.
+ */
+#ifndef OBJMAP_S3_H
+#define OBJMAP_S3_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backends/http/http.h"
+#include "backends/s3/credentials.h"
+#include "backends/s3/sign.h"
+#include "backends/store/store.h"
+
+#define S3_PART_MIN	(5ull << 20)	/* of every part but the last */
+#define S3_PARTS_MAX	10000u
+#define S3_UPLOAD_ID_MAX 1025		/* with the 0 */
+
+enum s3_addressing { S3_ADDRESSING_AUTO, S3_PATH, S3_VIRTUAL };
+
+/* As options and ?parameters of a place give it.  NULL or 0: not given. */
+struct s3_options {
+	const char *endpoint_url;	/* else AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL,
+					 * the profile, Amazon's of the region */
+	const char *region;		/* else AWS_REGION, AWS_DEFAULT_REGION, the
+					 * profile, what the server says, us-east-1 */
+	const char *profile;
+	bool no_sign_request;
+	enum s3_addressing addressing;
+	const char *ca_bundle;		/* else AWS_CA_BUNDLE, the profile */
+	bool dual_stack;
+	const char *sse;		/* "AES256", "aws:kms" */
+	const char *sse_kms_key;
+	const char *sse_c_key_file;	/* 32 bytes, or their base64 */
+	const char *storage_class;
+	bool requester_pays;
+	const char *tags;		/* "NAME=VALUE&..." */
+	unsigned int connections;
+	uint64_t multipart_threshold;	/* bytes; 0: 8 MiB */
+	uint64_t part_size;		/* bytes; 0: 8 MiB */
+	bool exclusive;			/* do without conditional puts */
+};
+
+struct s3_client;
+
+/* Opens @bucket: finds credentials and region, starts what HTTP needs.  Asks the
+ * server nothing.  @place is for messages.  -EINVAL, -ENOKEY, ..., logged. */
+int s3_client_open(const char *place, const char *bucket,
+		   const struct s3_options *options, struct s3_client **client);
+void s3_client_close(struct s3_client *client);
+const char *s3_client_bucket(const struct s3_client *client);
+const struct s3_options *s3_client_options(const struct s3_client *client);
+/* "http://127.0.0.1:9000", and where keys and region come from, for doctor. */
+const char *s3_client_endpoint(const struct s3_client *client);
+const char *s3_client_region(const struct s3_client *client);
+const char *s3_client_credentials(const struct s3_client *client);
+/* Seconds that the server's clock is ahead of ours, as far as is known. */
+int64_t s3_client_skew(const struct s3_client *client);
+
+/* One call. */
+struct s3_call;
+typedef void s3_done(struct s3_call *call);
+
+struct s3_call {
+	/* Filled by the caller, stays until done. */
+	const char *method;
+	const char *key;		/* from the top of the bucket, not encoded;
+					 * NULL: the bucket itself */
+	const char *query;		/* "uploads", "partNumber=1&uploadId=..":
+					 * encoded, in any order; NULL: none */
+	struct http_headers headers;	/* of this call; the client's (SSE, requester
+					 * pays, ..) are added as the method wants;
+					 * freed by s3_call_free() */
+	const struct iovec *body;
+	unsigned int nr_body;
+	uint64_t body_count;
+	bool needs_md5;			/* Content-MD5 and a checksum header: DeleteObjects */
+	bool writes_object;		/* PUT of an object, CreateMultipartUpload,
+					 * CopyObject: SSE, class and tags go with it */
+	const struct iovec *sink;	/* as http.h's */
+	unsigned int nr_sink;
+	uint64_t sink_count;
+	size_t text_max;		/* 0: 1 MiB */
+	enum request_priority priority;
+	uint64_t deadline;		/* clock_now() */
+	s3_done *done;
+	void *context;
+
+	/* Judged.  DONE: status 2xx, reply whole, and no <Error> in it.
+	 * ABSENT: NoSuchKey of a GET (or NoSuchUpload, see code), nothing else.
+	 * REFUSED: 412, or 409 ConditionalRequestConflict surely not applied.
+	 * UNKNOWN is said of calls that change something and may have.
+	 * TRANSIENT, FAILED: reply.error and message say why. */
+	enum store_outcome outcome;
+	int error;			/* -errno beside TRANSIENT, FAILED, UNKNOWN */
+	char code[64];			/* S3's: "NoSuchKey"; empty: none */
+	char message[256];		/* for people: what failed and why, and what
+					 * to do; no secret */
+	struct http_request http;	/* status, reply headers, text */
+
+	/* s3_call.c's. */
+	struct s3_client *client;
+	unsigned int redirects;
+	char *host, *path, *sent_query;
+	uint64_t generation;
+};
+
+void s3_submit(struct s3_client *client, struct s3_call *call);
+void s3_cancel(struct s3_call *call);
+void s3_wait(struct s3_client *client, struct s3_call *call);
+/* The same, tried again while TRANSIENT until @deadline (clock_now() ns) or until
+ * *stop; for callers that are threads of their own.  May be NULL. */
+void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
+		      uint64_t deadline, const atomic_bool *stop);
+void s3_call_free(struct s3_call *call);
+
+/* Multipart uploads, waiting; @deadline as above.  What they return besides DONE is
+ * in *call, which the caller frees. */
+struct s3_part { char etag[STORE_TAG_MAX]; uint64_t size; };
+/* The body of CompleteMultipartUpload; malloc'ed, or NULL. */
+char *s3_complete_body(const struct s3_part *parts, unsigned int nr_parts);
+/* The UploadId of CreateMultipartUpload's reply.  0 or -EBADMSG. */
+int s3_upload_id(const char *text, size_t count, char id[S3_UPLOAD_ID_MAX]);
+
+#endif
