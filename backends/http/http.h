@@ -27,12 +27,15 @@ struct http_headers {
 	char *text;		/* malloc'ed: lines, each with its 0 at the end */
 	size_t length, room;
 };
-/* 0; -ENOMEM; -EINVAL: a control character in it; -E2BIG. */
+/* 0; -ENOMEM; -EINVAL: a control character (but a tab in the value) or a name that
+ * is none; -E2BIG: HTTP_HEADERS_MAX. */
 int http_headers_add(struct http_headers *headers, const char *name,
 		     const char *value);
 /* The value of the first such line, or NULL. */
 const char *http_headers_find(const struct http_headers *headers,
 			      const char *name);
+/* Takes away every such line; none is fine. */
+void http_headers_remove(struct http_headers *headers, const char *name);
 /* Walks the lines: NULL gives the first; NULL at the end. */
 const char *http_headers_next(const struct http_headers *headers,
 			      const char *line);
