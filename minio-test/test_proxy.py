@@ -1,0 +1,297 @@
+#!/usr/bin/python3
+"""The fault proxy does what it says, and nothing where no rule fits: seen by a plain
+client that retries nothing, with MinIO behind."""
+import http.client
+import os
+import socket
+import sys
+import threading
+import time
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import world  # noqa: E402
+import fixtures  # noqa: E402
+import harms  # noqa: E402
+import proxy  # noqa: E402
+import s3client  # noqa: E402
+
+BODY = bytes(range(256)) * 1024		# 256 KiB
+
+
+class ProxyTest(world.MinioWorld):
+    def setUp(self):
+        super().setUp()
+        self.proxy = proxy.Proxy(self.endpoint, self.s3)
+        self.addCleanup(self.proxy.close)
+        self.c = self.client(self.proxy)
+
+    def client(self, p, **kw):
+        kw.setdefault('timeout', 1.5)
+        return s3client.Client.from_env(dict(self.keys, AWS_ENDPOINT_URL_S3=p.endpoint), **kw)
+
+    def get(self, **kw):
+        return self.c.get(self.bucket, 'key', **kw)
+
+    def there(self, key='key'):
+        return self.s3.exists(self.bucket, key)
+
+    # ---- passing ---------------------------------------------------------------------
+
+    def test_it_passes_what_no_rule_fits(self):
+        self.c.put(self.bucket, 'a key/with +% marks', BODY, {'colour': 'red'})
+        answer = self.c.get(self.bucket, 'a key/with +% marks', (1000, 5000))
+        self.assertEqual(answer.body, BODY[1000:6000])
+        self.assertEqual(answer.metadata, {'colour': 'red'})
+        self.assertEqual(self.c.keys(self.bucket), ['a key/with +% marks'])
+        self.c.delete_many(self.bucket, ['a key/with +% marks'])
+        with self.assertRaises(s3client.S3Error) as e:
+            self.c.head(self.bucket, 'a key/with +% marks')
+        self.assertEqual(e.exception.status, 404)
+        upload = self.c.create_upload(self.bucket, 'big')
+        etag = self.c.put_part(self.bucket, 'big', upload, 1, BODY * 24)
+        self.c.complete_upload(self.bucket, 'big', upload, [etag])
+        upload = self.c.create_upload(self.bucket, 'big')
+        self.c.abort_upload(self.bucket, 'big', upload)
+        self.assertEqual(self.c.get(self.bucket, 'big').body, BODY * 24)
+        self.assertEqual([r.kind for r in self.proxy.requests()], [
+            'put', 'get', 'list', 'delete-many', 'head', 'create', 'part', 'complete',
+            'create', 'abort', 'get'])
+        self.assertTrue(all(r.harm is None and r.status == r.served
+                            for r in self.proxy.requests()))
+
+    def test_one_connection_carries_many_requests_and_is_counted(self):
+        self.s3.put(self.bucket, 'key', BODY)
+        where = http.client.HTTPConnection('127.0.0.1', self.proxy.port, timeout=5)
+        for _ in range(5):
+            url = self.c.presign('GET', self.bucket, 'key')
+            where.request('GET', url[len(self.proxy.endpoint):])
+            self.assertEqual(where.getresponse().read(), BODY)
+        self.assertEqual((self.proxy.opened, self.proxy.open), (1, 1))
+        self.assertEqual([r.connection for r in self.proxy.requests()], [1] * 5)
+        where.close()
+        fixtures.wait_for(lambda: self.proxy.open == 0, 'the connection to be forgotten')
+
+    def test_it_speaks_tls_to_the_client(self):
+        ca, cert, key = self.path('ca.pem'), self.path('cert.pem'), self.path('key.pem')
+        self.run_ok('openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt',
+                    'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', key, '-out', cert,
+                    '-days', '2', '-subj', '/CN=test', '-addext', 'subjectAltName=IP:127.0.0.1')
+        os.link(cert, ca)
+        p = proxy.Proxy(self.endpoint, self.s3, tls=(cert, key))
+        self.addCleanup(p.close)
+        c = self.client(p, ca_file=ca)
+        c.put(self.bucket, 'key', BODY)
+        self.assertEqual(c.get(self.bucket, 'key').body, BODY)
+        p.harm('reset-in-body', times=1)
+        with self.assertRaises((OSError, http.client.HTTPException)):
+            c.get(self.bucket, 'key')
+
+    # ---- rules ------------------------------------------------------------------------
+
+    def test_a_rule_fits_by_kind_key_query_and_count(self):
+        self.s3.put(self.bucket, 'key', BODY)
+        rule = self.proxy.harm('status', kind=('get', 'list'), key='^/key$', skip=1, times=2)
+        other = self.proxy.harm('status', query='prefix=x', status=503, code='SlowDown')
+        self.get()
+        for _ in range(2):
+            with self.assertRaises(s3client.S3Error) as e:
+                self.get()
+            self.assertEqual((e.exception.status, e.exception.code), (500, 'InternalError'))
+        self.get()
+        self.c.keys(self.bucket)
+        with self.assertRaises(s3client.S3Error) as e:
+            self.c.keys(self.bucket, 'x')
+        self.assertEqual(e.exception.code, 'SlowDown')
+        self.assertEqual((rule.seen, rule.fired, other.fired), (4, 2, 1))
+
+    def test_chance_is_repeated_by_its_seed(self):
+        def pattern(seed):
+            p = proxy.Proxy(self.endpoint, self.s3, seed=seed)
+            self.addCleanup(p.close)
+            p.harm('status', probability=0.5)
+            for _ in range(40):
+                self.client(p).request('HEAD', self.bucket, check=False)
+            return [r.status for r in p.requests()]
+
+        first = pattern(7)
+        self.assertEqual(first, pattern(7))
+        self.assertIn(first.count(500), range(5, 36))
+
+    # ---- each harm ----------------------------------------------------------------------
+
+    def broken(self, harm, act, errors=(OSError, http.client.HTTPException), **arguments):
+        rule = self.proxy.harm(harm, times=1, **arguments)
+        with self.assertRaises(errors) as e:
+            act()
+        self.assertEqual(rule.fired, 1)
+        return e.exception
+
+    def test_requests_that_never_arrive(self):
+        def put():
+            self.c.put(self.bucket, 'key', BODY)
+        for harm in ('reset-before', 'reset-in-request', 'garbage', 'stall'):
+            self.broken(harm, put)
+            self.assertFalse(self.there(), harm)
+        for harm, code in (('status', 'InternalError'), ('conditions-lost', 'PreconditionFailed')):
+            self.assertEqual(self.broken(harm, put, s3client.S3Error).code, code)
+            self.assertFalse(self.there(), harm)
+        for harm in ('portal', 'error-in-200', 'empty-200'):
+            self.proxy.harm(harm, times=1)
+            self.assertEqual(self.c.put(self.bucket, 'key', BODY).status, 200)
+            self.assertFalse(self.there(), harm)
+        put()
+        self.assertTrue(self.there())
+        e = self.broken('not-found', self.get, s3client.S3Error)
+        self.assertEqual((e.status, e.code), (404, 'NoSuchKey'))
+
+    def test_an_early_answer_ends_the_connection(self):
+        self.proxy.harm('status-early', times=1)
+        try:	# the client may see the answer, or only that it cannot write
+            self.c.put(self.bucket, 'key', BODY * 40)
+        except s3client.S3Error as e:
+            self.assertEqual(e.code, 'SlowDown')
+        except OSError:
+            pass
+        self.assertFalse(self.there())
+
+    def test_requests_that_are_applied_and_not_answered(self):
+        for i, harm in enumerate(('reply-lost', 'reset-in-head', 'reset-after-head')):
+            key = 'key%d' % i
+            try:
+                self.c.put(self.bucket, key, BODY)
+            except OSError:
+                pass
+            self.proxy.harm(harm, times=1)
+            try:
+                self.c.put(self.bucket, key, BODY[1:])
+                self.assertEqual(harm, 'reset-after-head')	# nothing more was to come
+            except (OSError, http.client.HTTPException):
+                pass
+            self.assertEqual(self.s3.get(self.bucket, key).body, BODY[1:])
+
+    def test_bodies_that_are_cut(self):
+        self.s3.put(self.bucket, 'key', BODY)
+        for harm in ('reset-in-head', 'reset-after-head', 'reset-in-body', 'cut',
+                     'stall-in-body', 'stall'):
+            e = self.broken(harm, self.get)
+            if harm == 'cut':
+                self.assertEqual(e.partial, BODY[:len(BODY) // 2])
+        for harm, body in (('short', BODY[:len(BODY) // 2]), ('long', BODY + b'and more'),
+                           ('until-close', BODY[:len(BODY) // 2]), ('wrong-type', BODY),
+                           ('reply-late', BODY), ('drip', BODY)):
+            self.proxy.harm(harm, times=1)
+            begin = time.monotonic()
+            self.assertEqual(self.get().body, body, harm)
+            if harm in ('reply-late', 'drip'):
+                self.assertGreater(time.monotonic() - begin, 0.9)
+
+    def test_replies_that_are_wrong(self):
+        self.s3.put(self.bucket, 'key', BODY, {'colour': 'red'})
+        rule = self.proxy.harm('corrupt', times=1)
+        wrong = [i for i, (a, b) in enumerate(zip(self.get().body, BODY)) if a != b]
+        self.assertEqual(wrong, rule.log)
+        self.proxy.harm('wrong-range', times=1)
+        self.assertEqual(self.get(range=(0, 10)).headers['content-range'],
+                         'bytes 4096-4105/%d' % len(BODY))
+        self.proxy.harm('wrong-tag', times=1)
+        self.assertNotEqual(self.get().etag, self.get().etag)
+        self.proxy.harm('no-metadata', times=1)
+        self.assertEqual((self.get().metadata, self.get().metadata), ({}, {'colour': 'red'}))
+        self.proxy.harm('range-ignored', times=1)
+        answer = self.get(range=(5, 10))
+        self.assertEqual((answer.status, answer.body), (200, BODY))
+
+    def test_refusal_ends_by_itself(self):
+        self.s3.put(self.bucket, 'key', BODY)
+        kept = socket.create_connection(('127.0.0.1', self.proxy.port), 5)
+        kept.settimeout(5)
+        fixtures.wait_for(lambda: self.proxy.open == 1, 'the connection')
+        self.broken('refuse', self.get, seconds=0.5)
+        with self.assertRaises(ConnectionResetError):
+            kept.recv(1)
+        kept.close()
+        with self.assertRaises(ConnectionRefusedError):
+            self.get()
+        time.sleep(0.7)
+        self.assertEqual(self.get().body, BODY)
+
+    def test_a_late_put_arrives_after_a_newer_one(self):
+        rule = self.proxy.harm('late', kind='put', times=1, seconds=0.3)
+        with self.assertRaises(OSError):
+            self.c.put(self.bucket, 'key', b'old')
+        self.c.put(self.bucket, 'key', b'new')
+        fixtures.wait_for(lambda: rule.log, 'the late put', 5)
+        self.assertEqual(rule.log, [200])
+        self.assertEqual(self.s3.get(self.bucket, 'key').body, b'old')
+        rule = self.proxy.harm('twice', kind='put', times=1, seconds=0.3)
+        self.c.put(self.bucket, 'one', b'one', headers={'If-None-Match': '*'})
+        fixtures.wait_for(lambda: rule.log, 'the copy', 5)
+        self.assertEqual(rule.log, [412])
+
+    def test_a_stale_listing_is_of_some_time_ago(self):
+        self.c.put(self.bucket, 'one')
+        self.assertEqual(self.c.keys(self.bucket), ['one'])
+        self.c.put(self.bucket, 'two')
+        self.proxy.harm('stale-list', kind='list', times=1)
+        self.assertEqual(self.c.keys(self.bucket), ['one'])
+        self.assertEqual(self.c.keys(self.bucket), ['one', 'two'])
+
+    def test_a_server_without_conditions(self):
+        self.c.put(self.bucket, 'key', b'one')
+        with self.assertRaises(s3client.S3Error):
+            self.c.put(self.bucket, 'key', b'two', headers={'If-None-Match': '*'})
+        self.proxy.harm('conditions-ignored', kind='put')
+        self.c.put(self.bucket, 'key', b'two', headers={'If-None-Match': '*'},
+                   metadata={'colour': 'red'})
+        self.assertEqual(self.get().body, b'two')
+        self.assertEqual(self.get().metadata, {'colour': 'red'})
+
+    def test_a_redirect_names_its_target(self):
+        self.s3.put(self.bucket, 'key', BODY)
+        e = self.broken('redirect', self.get, s3client.S3Error, to=self.endpoint)
+        self.assertEqual(e.status, 307)
+        self.assertTrue(e.answer.headers['location'].startswith(self.endpoint + '/'))
+
+    def test_a_server_with_another_clock_refuses_and_says_its_own(self):
+        self.proxy.skew = 3600
+        with self.assertRaises(s3client.S3Error) as e:
+            self.c.put(self.bucket, 'key', BODY)
+        self.assertEqual(e.exception.code, 'RequestTimeTooSkewed')
+        self.assertFalse(self.there())
+        answer = self.c.request('PUT', self.bucket, 'key', body=BODY, skew=3600)
+        here = time.time()
+        date = time.mktime(time.strptime(answer.headers['date'], '%a, %d %b %Y %H:%M:%S GMT'))
+        self.assertAlmostEqual(date - time.timezone - here, 3600, delta=30)
+        self.assertEqual(self.c.request('GET', self.bucket, 'key', skew=3600).body, BODY)
+
+    def test_latency_is_added_once_to_a_round_trip(self):
+        self.s3.put(self.bucket, 'key', b'x')
+        self.proxy.latency = 0.1
+        begin = time.monotonic()
+        for _ in range(5):
+            self.get()
+        self.assertGreater(time.monotonic() - begin, 0.5)
+        self.assertLess(time.monotonic() - begin, 1.5)
+
+    def test_healing_ends_what_stalls(self):
+        self.s3.put(self.bucket, 'key', BODY)
+        self.proxy.harm('stall')
+        timer = threading.Timer(0.3, self.proxy.heal)
+        timer.start()
+        begin = time.monotonic()
+        with self.assertRaises((OSError, http.client.HTTPException)):
+            self.get()
+        self.assertLess(time.monotonic() - begin, 2)
+        timer.join()
+        self.assertEqual(self.get().body, BODY)
+
+    def test_every_harm_of_the_table_is_proven_here(self):
+        with open(__file__) as f:
+            text = f.read()
+        self.assertEqual([n for n in harms.HARMS if "'%s'" % n not in text], [])
+
+
+if __name__ == '__main__':
+    fixtures.main()
