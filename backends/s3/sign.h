@@ -26,28 +26,32 @@ struct s3_scope {
 	uint64_t now;		/* seconds since 1970 by the server's clock */
 };
 
-/* The SHA-256 of what iov holds, in hexadecimal. */
+/* The SHA-256 of what iov holds, in hexadecimal; empty: no memory, which s3_sign()
+ * then says. */
 void s3_payload_hash(const struct iovec *iov, unsigned int nr_iov,
 		     char hash[S3_HASH_SIZE]);
 
 /* Signs a request to @host, @path (as it is sent: %-encoded, begins with '/') and
  * @query (as sent, "" for none): adds x-amz-date, x-amz-content-sha256 (service s3),
  * x-amz-security-token and Authorization to @headers, after taking away those of an
- * earlier signing.  @key may be used by many threads at once.  0 or -ENOMEM. */
+ * earlier signing.  All of @headers is signed but what proxies change (User-Agent,
+ * Accept-Encoding, Expect, ...).  Anonymous keys: nothing is added.  @key may be used
+ * by many threads at once.  0, -ENOMEM, -EINVAL (no such region or time), -E2BIG. */
 int s3_sign(struct s3_signing_key *key, const struct s3_keys *keys,
 	    const struct s3_scope *scope, const char *method, const char *host,
 	    const char *path, const char *query, const char *payload_hash,
 	    struct http_headers *headers);
 
-/* A presigned URL's query, "X-Amz-Algorithm=...&X-Amz-Signature=...", valid for
+/* A presigned URL's query, "QUERY&X-Amz-Algorithm=...&X-Amz-Signature=...", valid for
  * @seconds; malloc'ed, or NULL. */
 char *s3_presign(struct s3_signing_key *key, const struct s3_keys *keys,
 		 const struct s3_scope *scope, const char *method,
 		 const char *host, const char *path, const char *query,
 		 uint64_t seconds);
 
-/* Appends @text %-encoded as S3 signs it to @to of @room bytes: all but letters,
- * digits, '-', '.', '_', '~', and '/' when @path.  Its length, or -E2BIG. */
+/* Writes @text %-encoded as S3 signs it to @to, which has @room bytes, with a 0: all
+ * but letters, digits, '-', '.', '_', '~', and '/' when @path.  Its length, or
+ * -E2BIG. */
 int s3_encode(const char *text, bool path, char *to, size_t room);
 
 #endif
