@@ -4,10 +4,10 @@ client that retries nothing, with MinIO behind."""
 import http.client
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
-import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -274,6 +274,29 @@ class ProxyTest(world.MinioWorld):
             self.get()
         self.assertGreater(time.monotonic() - begin, 0.5)
         self.assertLess(time.monotonic() - begin, 1.5)
+
+    def test_a_delay_is_a_round_trip_for_each_request_and_two_for_the_first(self):
+        self.s3.put(self.bucket, 'key', BODY * 16)
+        where = self.endpoint[len('http://'):]
+        line = self.start(os.path.join(fixtures.BUILD, 'minio-test/delay'), where, '40',
+                          stdout=subprocess.PIPE)
+        endpoint = line.stdout.readline().decode().strip()
+        line.stdout.close()
+        c = s3client.Client.from_env(dict(self.keys, AWS_ENDPOINT_URL_S3=endpoint))
+        peer = http.client.HTTPConnection(endpoint[len('http://'):], timeout=10)
+        times = []
+        for _ in range(6):
+            url = c.presign('GET', self.bucket, 'key')
+            begin = time.monotonic()
+            peer.request('GET', url[len(endpoint):])
+            self.assertEqual(peer.getresponse().read(), BODY * 16)
+            times.append(time.monotonic() - begin)
+        peer.close()
+        self.assertGreaterEqual(times[0], 0.08)
+        self.assertGreaterEqual(min(times[1:]), 0.04)
+        self.assertLess(min(times[1:]), 0.075)
+        self.assertEqual(c.put(self.bucket, 'other', BODY * 16).status, 200)
+        self.assertEqual(self.s3.get(self.bucket, 'other').body, BODY * 16)
 
     def test_healing_ends_what_stalls(self):
         self.s3.put(self.bucket, 'key', BODY)
