@@ -20,7 +20,7 @@ int objmap_open(const char *text, unsigned int flags, struct objmap **device)
 
 	if (flags & ~(unsigned int)(OBJMAP_READ_ONLY | OBJMAP_TAKE_OVER))
 		return -EINVAL;
-	error = place_parse(text, false, &place);
+	error = place_parse(text, 0, &place);
 	if (error)
 		return error;
 	new = calloc(1, sizeof(*new));

@@ -8,31 +8,37 @@
 #include "src/log.h"
 #include "src/nearest.h"
 #include "src/place.h"
+#include "src/place_s3.h"
 #include "src/units.h"
 
 struct scheme {
 	const char *name;
 	bool is_volume;
 	bool built;		/* this build opens it */
-	const char *params[4];	/* what may follow '?' */
+	const char *const *params;	/* what may follow '?'; NULL at the end */
 	bool is_size;		/* what follows is a size */
+	bool has_bucket;	/* //BUCKET/ comes first */
 };
 
+#define S3_IS_BUILT false
+#define PARAMS(...) (const char *const[]){ __VA_ARGS__, NULL }
+static const char *const no_params[] = { NULL };
+
 static const struct scheme schemes[] = {
-	{ "dir", true, true, { "network", NULL } },
-	{ "mem", true, true, { "size", "chunk-size", NULL } },
-	{ "file", false, true, { NULL } },
-	{ "memory", false, true, { NULL }, true },
-	{ "null", false, true, { NULL }, true },
-	{ "pattern", false, true, { NULL }, true },
-	{ "s3", true, false, { NULL } },
-	{ "s3+object", false, false, { NULL } },
-	{ "http", false, false, { NULL } },
-	{ "https", false, false, { NULL } },
-	{ "nbd", false, false, { NULL } },
-	{ "nbds", false, false, { NULL } },
-	{ "nbd+unix", false, false, { NULL } },
-	{ "nbds+unix", false, false, { NULL } },
+	{ "dir", true, true, PARAMS("network") },
+	{ "mem", true, true, PARAMS("size", "chunk-size") },
+	{ "file", false, true, no_params },
+	{ "memory", false, true, no_params, true },
+	{ "null", false, true, no_params, true },
+	{ "pattern", false, true, no_params, true },
+	{ "s3", true, S3_IS_BUILT, place_s3_params, .has_bucket = true },
+	{ "s3+object", false, false, no_params },
+	{ "http", false, false, no_params },
+	{ "https", false, false, no_params },
+	{ "nbd", false, false, no_params },
+	{ "nbds", false, false, no_params },
+	{ "nbd+unix", false, false, no_params },
+	{ "nbds+unix", false, false, no_params },
 };
 #define NR_SCHEMES (sizeof(schemes) / sizeof(schemes[0]))
 
@@ -68,6 +74,7 @@ void place_free(struct place *place)
 	free(place->text);
 	free(place->base);
 	free(place->scheme);
+	free(place->bucket);
 	free(place->path);
 	free(place->snapshot);
 	memset(place, 0, sizeof(*place));
@@ -88,7 +95,7 @@ static int tell_unknown_scheme(const char *text, const char *scheme)
 		log_error("%s: there is no '%s:'; did you mean '%s:'?", text,
 			  scheme, near);
 	else
-		log_error("%s: there is no '%s:'; a place begins with dir:, file:, memory:, null: or pattern:",
+		log_error("%s: there is no '%s:'; a place begins with s3:, dir:, file:, memory:, null: or pattern:",
 			  text, scheme);
 	return -EINVAL;
 }
@@ -265,56 +272,81 @@ static bool has_other_at(const char *path, size_t end)
 	return false;
 }
 
-/* Splits @place->text, whose scheme is known: PATH[@SNAPSHOT][?PARAMS]. */
+/* Reads //BUCKET/ at *path, which is moved behind it. */
+static int read_bucket(struct place *place, const char **path)
+{
+	const char *bucket = *path + 2;
+	size_t length;
+
+	if (strncmp(*path, "//", 2) != 0) {
+		log_error("%s: write it as %s://BUCKET/...", place->text,
+			  place->scheme);
+		return -EINVAL;
+	}
+	length = strcspn(bucket, "/?@");
+	place->bucket = strndup(bucket, length);
+	if (!place->bucket)
+		return -ENOMEM;
+	*path = bucket + length + (bucket[length] == '/');
+	return place_s3_check_bucket(place->text, place->bucket);
+}
+
+/* Where the @ of @SNAPSHOT is in the @length bytes at @path; @length: nowhere.
+ * -EINVAL, logged, when it could be two places. */
+static int find_snapshot(const char *text, const char *path, size_t length, size_t *at)
+{
+	size_t end = length;
+
+	while (end > 0 && path[end - 1] != '@' && path[end - 1] != '/')
+		end--;
+	*at = length;
+	if (end == 0 || path[end - 1] == '/')
+		return 0;
+	*at = end - 1;
+	if (!has_other_at(path, *at))
+		return 0;
+	log_error("%s: more than one '@' follows the last '/'; a literal @ is %%40",
+		  text);
+	return -EINVAL;
+}
+
+static int read_snapshot(struct place *place, const char *name, size_t length)
+{
+	int error = decode(place->text, name, length, &place->snapshot);
+
+	if (!error && place->snapshot[0] == 0) {
+		log_error("%s: no snapshot is named after '@'; a literal @ is %%40",
+			  place->text);
+		error = -EINVAL;
+	}
+	return error;
+}
+
+/* Reads @place->text, whose scheme is known: [//BUCKET/]PATH[@SNAPSHOT][?PARAMS]. */
 static int read_rest(struct place *place, const struct scheme *scheme)
 {
-	const char *text = place->text;
-	const char *path = text + strlen(scheme->name) + 1;
-	size_t path_length = strcspn(path, "?"), name_at = path_length;
-	const char *name;
-	int error;
+	const char *path = place->text + strlen(scheme->name) + 1;
+	size_t length, at;
+	int error = scheme->has_bucket ? read_bucket(place, &path) : 0;
 
-	if (scheme->is_volume) {
-		while (name_at > 0 && path[name_at - 1] != '@' &&
-		       path[name_at - 1] != '/')
-			name_at--;
-		if (name_at > 0 && path[name_at - 1] == '/')
-			name_at = 0;
-	} else {
-		name_at = 0;	/* a plain device has no snapshots */
-	}
-	name = path + name_at;
-	if (name_at > 0 && has_other_at(path, name_at - 1)) {
-		log_error("%s: more than one '@' follows the last '/'; a literal @ is %%40",
-			  text);
-		return -EINVAL;
-	}
-	if (name_at > 0) {
-		error = decode(text, name, path_length - name_at,
-			       &place->snapshot);
-		if (error)
-			return error;
-		if (place->snapshot[0] == 0) {
-			log_error("%s: no snapshot is named after '@'; a literal @ is %%40",
-				  text);
-			return -EINVAL;
-		}
-		name_at--;
-	} else {
-		name_at = path_length;
-	}
-	error = decode(text, path, name_at, &place->path);
+	length = at = strcspn(path, "?");
+	if (!error && scheme->is_volume)	/* a plain device has no snapshots */
+		error = find_snapshot(place->text, path, length, &at);
+	if (!error && at < length)
+		error = read_snapshot(place, path + at + 1, length - at - 1);
+	if (!error)
+		error = decode(place->text, path, at, &place->path);
 	if (error)
 		return error;
-	place->base = strndup(text, (size_t)(path - text) + name_at);
+	place->base = strndup(place->text, (size_t)(path - place->text) + at);
 	if (!place->base)
 		return -ENOMEM;
-	if (place->path[0] == 0) {
-		log_error("%s: nothing follows '%s:'", text, scheme->name);
+	if (place->path[0] == 0 && !scheme->has_bucket) {
+		log_error("%s: nothing follows '%s:'", place->text, scheme->name);
 		return -EINVAL;
 	}
-	if (path[path_length] == '?')
-		return read_params(place, scheme, path + path_length + 1);
+	if (path[length] == '?')
+		return read_params(place, scheme, path + length + 1);
 	return 0;
 }
 
@@ -343,7 +375,20 @@ static int plain_file(const char *text, struct place *place)
 	return -ENOMEM;
 }
 
-int place_parse(const char *text, bool plain_file_too, struct place *place)
+/* A volume's prefix, or with @folder that of volumes, whose last '/' goes. */
+static int check_s3(struct place *place, bool folder)
+{
+	size_t length = strlen(place->path);
+	int error;
+
+	if (folder && length && place->path[length - 1] == '/' && !place->snapshot)
+		place->path[length - 1] = 0;
+	error = place_s3_check_prefix(place->text, place->path,
+				      folder && !place->snapshot);
+	return error ? error : place_s3_check_params(place);
+}
+
+int place_parse(const char *text, unsigned int accept, struct place *place)
 {
 	const struct scheme *scheme = NULL;
 	size_t length = scheme_length(text);
@@ -355,7 +400,7 @@ int place_parse(const char *text, bool plain_file_too, struct place *place)
 		return -EINVAL;
 	}
 	if (length == 0 || strncmp(text, ".", 1) == 0)
-		return plain_file_too ? plain_file(text, place)
+		return accept & PLACE_FILE ? plain_file(text, place)
 				      : tell_bare_path(text);
 	error = find_scheme(text, length, &scheme);
 	if (error)
@@ -366,6 +411,8 @@ int place_parse(const char *text, bool plain_file_too, struct place *place)
 	error = place->text && place->scheme ? read_rest(place, scheme) : -ENOMEM;
 	if (!error && scheme->is_size)
 		error = check_size(place);
+	if (!error && strcmp(scheme->name, "s3") == 0)
+		error = check_s3(place, accept & PLACE_FOLDER);
 	if (error)
 		place_free(place);
 	return error;

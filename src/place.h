@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "backends/s3/s3.h"
 #include "backends/store/store.h"
 #include "src/stage/stage.h"
 
@@ -23,27 +24,34 @@ struct place {
 	char *text;		/* as written, for messages (no secret is in it) */
 	char *base;		/* text without ?params and @SNAPSHOT */
 	char *scheme;		/* "dir" */
-	char *path;		/* what follows the scheme, %-decoded, no @SNAPSHOT */
+	char *bucket;		/* s3: only */
+	char *path;		/* what follows the scheme or bucket, %-decoded,
+				 * without @SNAPSHOT */
 	char *snapshot;		/* NULL: none */
 	unsigned int nr_params;
 	struct place_param params[PLACE_PARAMS_MAX];
 	bool is_volume;		/* a volume in a store, not a plain device */
 };
 
+enum place_accept {
+	PLACE_FILE   = 1 << 0,	/* a bare path too: it becomes file:PATH */
+	PLACE_FOLDER = 1 << 1,	/* s3: what volumes lie below too: s3://BUCKET,
+				 * s3://BUCKET/, s3://BUCKET/FOLDER/ (path is then
+				 * empty or FOLDER) */
+};
 /* Reads @text.  -EINVAL, logged: no scheme, an unknown one (with the nearest
- * suggested), a known one that this build has not, a bad parameter.  A bare
- * path is refused with "file:PATH" suggested, except where the verb takes
- * plain files (@plain_file: it then becomes file:PATH). */
-int place_parse(const char *text, bool plain_file, struct place *place);
+ * suggested), a known one that this build has not, a name or parameter that cannot
+ * be, a bare path where none is accepted (with "file:PATH" suggested). */
+int place_parse(const char *text, unsigned int accept, struct place *place);
 void place_free(struct place *place);
 /* NULL when it was not given. */
 const char *place_param(const struct place *place, const char *name);
 
-/* Opens the store of a volume's place.  @create makes the directory. */
+/* Opens the store of a volume's place. */
 struct store_open_options {
-	bool create;
-	bool exclusive;
-	uint64_t retry_for;	/* ns */
+	bool create;		/* dir: make the directory */
+	uint64_t retry_for;	/* ns; 0: the store's own */
+	struct s3_options s3;	/* what the place itself says wins */
 };
 int place_open_store(const struct place *place,
 		     const struct store_open_options *options,
@@ -54,11 +62,19 @@ int place_open_store(const struct place *place,
  * The place must exist.  malloc'ed; NULL: errno says why, not logged. */
 char *place_prefix(const struct place *place);
 
+/* Whether both are in one store: the same bucket of the same server.  Of places
+ * whose scheme has no server: whether the scheme is the same. */
+bool place_same_store(const struct place *a, const struct place *b,
+		      const struct s3_options *given);
+
 /* Opens a plain device as a backend stage. */
 struct device_options {
 	bool read_only;
 	bool create;		/* file: make it, with @size */
 	uint64_t size;		/* bytes; file: grow or make it to this; 0: as it is */
+	uint64_t retry_for;	/* ns a server that fails for a while is tried again;
+				 * 0: the backend's own */
+	struct s3_options s3;	/* s3+object, http: what the place itself says wins */
 };
 int place_open_device(const struct place *place,
 		      const struct device_options *options,

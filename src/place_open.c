@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "src/log.h"
 #include "src/place.h"
+#include "src/place_s3.h"
 #include "src/units.h"
 
 /* dir:PATH?network=yes: locks of a network file system are good enough. */
@@ -51,6 +53,36 @@ char *place_prefix(const struct place *place)
 	if (path)
 		memmove(path, path + 1, strlen(path));
 	return path;
+}
+
+/* The endpoint that a place asks for, without the slashes that say nothing. */
+static size_t endpoint_of(const struct place *place, const struct s3_options *given,
+			  const char **endpoint)
+{
+	const char *own = place_param(place, "endpoint-url");
+	size_t length;
+
+	*endpoint = own ? own : given->endpoint_url ? given->endpoint_url : "";
+	length = strlen(*endpoint);
+	while (length && (*endpoint)[length - 1] == '/')
+		length--;
+	return length;
+}
+
+bool place_same_store(const struct place *a, const struct place *b,
+		      const struct s3_options *given)
+{
+	const char *at_a, *at_b;
+	size_t length;
+
+	if (strcmp(a->scheme, b->scheme) != 0)
+		return false;
+	if (!a->bucket)
+		return true;
+	length = endpoint_of(a, given, &at_a);
+	return strcmp(a->bucket, b->bucket) == 0 &&
+	       length == endpoint_of(b, given, &at_b) &&
+	       strncasecmp(at_a, at_b, length) == 0;
 }
 
 int place_open_device(const struct place *place,

@@ -32,7 +32,7 @@ static int open_export(const struct options *options, struct copy_end *end,
 {
 	int error;
 
-	how->store.retry_for = option_time(options, "retry-for");
+	open_options(options, &how->store);
 	error = export_open(&end->place, "", how, &end->export);
 	if (error)
 		return error == -EINVAL ? -EIO : error;
@@ -55,7 +55,7 @@ int source_open(const struct options *options, const char *text,
 		stream_end(source, STDIN_FILENO);
 		return 0;
 	}
-	error = place_parse(text, true, &source->place);
+	error = place_parse(text, PLACE_FILE, &source->place);
 	if (error)
 		return error;
 	if (source->place.is_volume)
@@ -343,7 +343,7 @@ int target_open(const struct options *options, const char *text,
 		log_error("--verify cannot read standard output back");
 		return -EINVAL;
 	}
-	error = place_parse(text, true, &target->place);
+	error = place_parse(text, PLACE_FILE, &target->place);
 	if (error)
 		return error;
 	if (target->place.snapshot) {

@@ -55,9 +55,15 @@ void help_print_verb(const struct verb *verb)
 		return;
 	puts("\noptions:");
 	for (spec = option_table; spec->name; spec++)
-		if (verb_takes(verb, spec->name))
+		if (verb_takes(verb, spec->name) && !spec->of_s3)
 			print_option(spec);
 	printf("  -h, --%-*s%s\n", COLUMN - 8, "help", "show this");
+	if (!verb_takes(verb, "endpoint-url"))
+		return;
+	puts("\noptions for s3: places, each also as ?NAME=VALUE of one:");
+	for (spec = option_table; spec->name; spec++)
+		if (spec->of_s3)
+			print_option(spec);
 }
 
 /* ---- manual pages ------------------------------------------------------------------ */

@@ -19,15 +19,15 @@ int exit_status(int error)
 int open_place(const char *text, enum wanted wanted, struct place *place)
 {
 	const char *wrong = NULL;
-	int error = place_parse(text, false, place);
+	int error = place_parse(text, wanted == WANT_FOLDER ? PLACE_FOLDER : 0, place);
 
 	if (error)
 		return error;
 	if (wanted != WANT_PLACE && !place->is_volume)
-		wrong = "is a plain device; a volume is wanted (dir:PATH)";
+		wrong = "is a plain device; a volume is wanted (s3://BUCKET/PREFIX, dir:PATH)";
 	else if (wanted != WANT_PLACE && strcmp(place->scheme, "mem") == 0)
 		wrong = "lives in the process that mounts it only";
-	else if (wanted == WANT_VOLUME && place->snapshot)
+	else if ((wanted == WANT_VOLUME || wanted == WANT_FOLDER) && place->snapshot)
 		wrong = "names a snapshot; the volume itself is wanted, without '@NAME'";
 	else if (wanted == WANT_SNAPSHOT && !place->snapshot)
 		wrong = "names no snapshot; VOLUME@NAME is wanted";
@@ -38,14 +38,44 @@ int open_place(const char *text, enum wanted wanted, struct place *place)
 	return -EINVAL;
 }
 
+void open_options(const struct options *options, struct store_open_options *how)
+{
+	const char *addressing = option_text(options, "addressing");
+
+	*how = (struct store_open_options){
+		.retry_for = option_time(options, "retry-for"),
+		.s3 = {
+			.endpoint_url = option_text(options, "endpoint-url"),
+			.region = option_text(options, "region"),
+			.profile = option_text(options, "profile"),
+			.no_sign_request = option_flag(options, "no-sign-request"),
+			.addressing = !addressing ? S3_ADDRESSING_AUTO :
+				      strcmp(addressing, "path") == 0 ? S3_PATH
+								      : S3_VIRTUAL,
+			.ca_bundle = option_text(options, "ca-bundle"),
+			.dual_stack = option_flag(options, "dual-stack"),
+			.sse = option_text(options, "sse"),
+			.sse_kms_key = option_text(options, "sse-kms-key"),
+			.sse_c_key_file = option_text(options, "sse-c-key-file"),
+			.storage_class = option_text(options, "storage-class"),
+			.requester_pays = option_flag(options, "requester-pays"),
+			.tags = option_text(options, "tags"),
+			.connections = (unsigned int)
+				       option_number(options, "connections"),
+			.multipart_threshold =
+				option_size(options, "multipart-threshold"),
+			.part_size = option_size(options, "part-size"),
+		},
+	};
+}
+
 int open_store(const struct options *options, const struct place *place,
 	       bool create, struct store **store)
 {
-	struct store_open_options how = {
-		.create = create,
-		.retry_for = option_time(options, "retry-for"),
-	};
+	struct store_open_options how;
 
+	open_options(options, &how);
+	how.create = create;
 	return place_open_store(place, &how, store);
 }
 

@@ -14,11 +14,15 @@ enum wanted {
 	WANT_VOLUME,		/* a volume without @SNAPSHOT */
 	WANT_SNAPSHOT,		/* VOLUME@SNAPSHOT */
 	WANT_VOLUME_OR_SNAPSHOT,
+	WANT_FOLDER,		/* a volume, or where volumes are */
 };
 /* -EINVAL, logged, unless @text names what is wanted. */
 int open_place(const char *text, enum wanted wanted, struct place *place);
 
-/* The store of a volume's place; the verb takes retry-for. */
+/* What the options say of stores; the verb takes them (see STORE in table.c). */
+void open_options(const struct options *options, struct store_open_options *how);
+
+/* The store of a volume's place. */
 int open_store(const struct options *options, const struct place *place,
 	       bool create, struct store **store);
 

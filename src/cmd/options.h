@@ -37,6 +37,7 @@ struct option_spec {
 	uint64_t minimum, maximum;	/* of a size, time or number; maximum 0: any */
 	bool power_of_two;
 	bool command_line_only;	/* can hurt */
+	bool of_s3;		/* of an s3: place's server: also a ?parameter there */
 	const char *text;	/* one line of --help */
 };
 

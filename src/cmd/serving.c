@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "src/cmd/open.h"
 #include "src/cmd/serving.h"
 #include "src/daemon.h"
 #include "src/log.h"
@@ -39,8 +40,8 @@ static void read_export_options(const struct options *options,
 	export->max_bytes = option_size(options, "max-bytes");
 	export->block_size = (uint32_t)option_size(options, "block-size");
 	export->description = option_text(options, "description");
-	export->store.exclusive = option_flag(options, "exclusive");
-	export->store.retry_for = option_time(options, "retry-for");
+	open_options(options, &export->store);
+	export->store.s3.exclusive = option_flag(options, "exclusive");
 	spec->retry_for_given = option_given(options, "retry-for");
 	spec->allow_other = option_flag(options, "allow-other");
 	read_volume_options(options, &export->volume);
@@ -97,7 +98,7 @@ int serving_spec(const struct options *options, const char *place,
 	int status = EXIT_USAGE;
 
 	memset(spec, 0, sizeof(*spec));
-	if (place_parse(place, false, &spec->place) != 0)
+	if (place_parse(place, 0, &spec->place) != 0)
 		return EXIT_USAGE;
 	if (where_parse(where, &spec->where) != 0) {
 		place_free(&spec->place);
@@ -175,7 +176,7 @@ static char *ready_text(const struct mounts *mounts, bool json)
 	return text;
 }
 
-static int exit_status(int wait_status)
+static int command_status(int wait_status)
 {
 	if (WIFSIGNALED(wait_status))
 		return 128 + WTERMSIG(wait_status);	/* as a shell says it */
@@ -206,7 +207,7 @@ static int serve(const struct options *options, struct mounts *mounts,
 		mounts_wait(mounts, daemon, 0, NULL);
 	if (error == -ENOENT && command)
 		return 127;	/* as a shell says it */
-	return error ? 1 : child ? exit_status(wait_status) : 0;
+	return error ? 1 : child ? command_status(wait_status) : 0;
 }
 
 /* TLS is for nbds: only, and needs keys: who asks for it must not be served

@@ -3,6 +3,7 @@
 
 #include "src/cmd/options.h"
 #include "src/cmd/verbs.h"
+#include "src/place_s3.h"
 #include "src/volume/format.h"
 
 #define KIB 1024ull
@@ -51,6 +52,42 @@ const struct option_spec option_table[] = {
 	  .minimum = 100 * MS, .text = "how often --follow looks for one" },
 	{ "retry-for", 0, OPTION_TIME, "TIME", .fallback = "30s",
 	  .text = "how long a store that fails for a while is tried again" },
+	/* The server of an s3: place; the same names may follow its '?'. */
+	{ "endpoint-url", 0, OPTION_TEXT, "URL",
+	  .of_s3 = true, .text = "the S3 server (Amazon's of the region)" },
+	{ "region", 0, OPTION_TEXT, "REGION", .of_s3 = true,
+	  .text = "where the bucket is" },
+	{ "profile", 0, OPTION_TEXT, "NAME",
+	  .of_s3 = true, .text = "of ~/.aws/config and ~/.aws/credentials" },
+	{ "no-sign-request", 0, OPTION_FLAG,
+	  .of_s3 = true, .text = "ask without credentials, as anybody" },
+	{ "addressing", 0, OPTION_CHOICE, "STYLE", .choices = "path|virtual",
+	  .of_s3 = true, .text = "the bucket in the URL's path or its host name" },
+	{ "ca-bundle", 0, OPTION_PATH, "FILE",
+	  .of_s3 = true, .text = "certificates that the server's is checked by" },
+	{ "dual-stack", 0, OPTION_FLAG,
+	  .of_s3 = true, .text = "Amazon's endpoints for IPv6 and IPv4" },
+	{ "sse", 0, OPTION_CHOICE, "HOW", .choices = "AES256|aws:kms",
+	  .of_s3 = true, .text = "let the server encrypt what is stored" },
+	{ "sse-kms-key", 0, OPTION_TEXT, "KEY", .of_s3 = true,
+	  .text = "the key of --sse aws:kms" },
+	{ "sse-c-key-file", 0, OPTION_PATH, "FILE",
+	  .of_s3 = true, .text = "let the server encrypt with this key of 32 bytes" },
+	{ "storage-class", 0, OPTION_TEXT, "CLASS",
+	  .of_s3 = true, .text = "of the objects that are stored" },
+	{ "requester-pays", 0, OPTION_FLAG,
+	  .of_s3 = true, .text = "we pay for requests of somebody else's bucket" },
+	{ "tags", 0, OPTION_TEXT, "TAGS", .of_s3 = true,
+	  .text = "of the objects: NAME=VALUE&..." },
+	{ "connections", 0, OPTION_NUMBER, "NUMBER", .minimum = 1,
+	  .maximum = S3_CONNECTIONS_MAX, .of_s3 = true,
+	  .text = "to the server at once (32)" },
+	{ "multipart-threshold", 0, OPTION_SIZE, "SIZE", .fallback = "8M",
+	  .minimum = S3_PART_MIN, .maximum = 5 * GIB,
+	  .of_s3 = true, .text = "what is longer is uploaded in parts" },
+	{ "part-size", 0, OPTION_SIZE, "SIZE", .fallback = "8M",
+	  .minimum = S3_PART_MIN, .maximum = 5 * GIB, .of_s3 = true,
+	  .text = "bytes of such a part" },
 	{ "memory-limit", 0, OPTION_SIZE, "SIZE", .fallback = "64M",
 	  .minimum = MIB, .text = "memory for chunks that are not committed" },
 	{ "map-memory", 0, OPTION_SIZE, "SIZE", .fallback = "32M",
@@ -126,14 +163,18 @@ const struct option_spec option_table[] = {
 const char *const later_options[] = {
 	"cache", "cache-size", "pull", "pull-first", "pull-order", "pull-jobs",
 	"push-interval", "push-size", "push-jobs", "metrics", "persist",
-	"writable", "dirty-limit", "share-cache", "endpoint-url", "region",
-	"profile", "no-sign-request", "addressing", "ca-bundle",
-	"storage-class", "requester-pays", "connections", NULL
+	"writable", "dirty-limit", "share-cache", NULL
 };
 const char *const later_verbs[] = { "pull", "mark", "journal", NULL };
 
 #define LIST(...) (const char *const[]){ __VA_ARGS__, NULL }
 #define CLAIM	  "take-over", "abandon-journal", "exclusive"
+/* Of every verb that opens a place; objmap-s3(7) has them. */
+#define STORE	  "retry-for", "endpoint-url", "region", "profile",		\
+		  "no-sign-request", "addressing", "ca-bundle", "dual-stack",	\
+		  "sse", "sse-kms-key", "sse-c-key-file", "storage-class",	\
+		  "requester-pays", "tags", "connections",			\
+		  "multipart-threshold", "part-size"
 
 /* Of mount and serve alike: the whole server, then each export. */
 #define SERVER	"foreground", "log", "log-level", "core", "state", "threads",	\
@@ -142,24 +183,24 @@ const char *const later_verbs[] = { "pull", "mark", "journal", NULL };
 		"tls-certificates", "tls-psk", "tls-verify-peer",		\
 		"insecure-public", "exclusive"
 #define EXPORT	"read-only", "direct", "durability", "follow",			\
-		"refresh-interval", "retry-for", "memory-limit", "map-memory",	\
+		"refresh-interval", STORE, "memory-limit", "map-memory",	\
 		"grace", "max-requests", "max-bytes", "block-size",		\
 		"description", "allow-other"
 
 const struct verb verbs[] = {
 	{ "create", "VOLUME --size SIZE [OPTION ...]",
 	  "make a volume that reads as zeros",
-	  LIST("size", "chunk-size", "codec", "retry-for", "json"),
+	  LIST("size", "chunk-size", "codec", "exclusive", STORE, "json"),
 	  1, 1, create_run },
 	{ "delete", "VOLUME [OPTION ...]",
 	  "delete a volume and all its snapshots",
-	  LIST("yes", CLAIM, "retry-for", "json", "quiet"), 1, 1, delete_run },
+	  LIST("yes", CLAIM, STORE, "json", "quiet"), 1, 1, delete_run },
 	{ "info", "PLACE [OPTION ...]",
 	  "say what a place is: size, holder, commits, snapshots, where data is",
-	  LIST("map", "width", "cost", "retry-for", "json"), 1, 1, info_run },
+	  LIST("map", "width", "cost", STORE, "json"), 1, 1, info_run },
 	{ "list", "PLACE [OPTION ...]",
 	  "list the volumes below a place, or a volume's snapshots and clones",
-	  LIST("retry-for", "json"), 1, 1, list_run },
+	  LIST(STORE, "json"), 1, 1, list_run },
 	{ "mount", "PLACE WHERE [OPTION ...]",
 	  "serve a place as a file or as an NBD export",
 	  LIST(EXPORT, "over", "take-over", "abandon-journal", SERVER, "run",
@@ -174,39 +215,39 @@ const struct verb verbs[] = {
 	{ "copy", "SOURCE DESTINATION [OPTION ...]",
 	  "copy a place, a file or standard input into another",
 	  LIST("size", "chunk-size", "codec", "overwrite", "resume", "verify", "jobs",
-	       CLAIM, "retry-for", "state", "json", "quiet"), 2, 2, copy_verb_run },
+	       CLAIM, STORE, "state", "json", "quiet"), 2, 2, copy_verb_run },
 	{ "snapshot create", "VOLUME NAME [OPTION ...]",
 	  "keep the volume's last commit under a name",
-	  LIST("retry-for", "json"), 2, 2, snapshot_create_run },
+	  LIST(STORE, "json"), 2, 2, snapshot_create_run },
 	{ "snapshot list", "VOLUME [OPTION ...]",
 	  "list a volume's snapshots and clones",
-	  LIST("retry-for", "json"), 1, 1, snapshot_list_run },
+	  LIST(STORE, "json"), 1, 1, snapshot_list_run },
 	{ "snapshot delete", "VOLUME@NAME [OPTION ...]",
 	  "give up a snapshot",
-	  LIST("retry-for", "json"), 1, 1, snapshot_delete_run },
+	  LIST(STORE, "json"), 1, 1, snapshot_delete_run },
 	{ "rollback", "VOLUME@NAME [OPTION ...]",
 	  "make a volume what it was at a snapshot",
-	  LIST("yes", CLAIM, "retry-for", "json"), 1, 1, rollback_run },
+	  LIST("yes", CLAIM, STORE, "json"), 1, 1, rollback_run },
 	{ "clone", "VOLUME@NAME NEW [OPTION ...]",
 	  "make a volume that begins as another's snapshot",
-	  LIST("retry-for", "json"), 2, 2, clone_run },
+	  LIST(STORE, "json"), 2, 2, clone_run },
 	{ "resize", "VOLUME SIZE [OPTION ...]",
 	  "make a volume larger or smaller",
-	  LIST("yes", CLAIM, "retry-for", "json"), 2, 2, resize_run },
+	  LIST("yes", CLAIM, STORE, "json"), 2, 2, resize_run },
 	{ "gc", "VOLUME [OPTION ...]",
 	  "delete the objects that nothing refers to any more",
-	  LIST("grace", "dry-run", "retry-for", "json", "quiet"),
+	  LIST("grace", "dry-run", STORE, "json", "quiet"),
 	  1, 1, gc_run },
 	{ "verify", "PLACE [OPTION ...]",
 	  "read everything and compare every checksum",
-	  LIST("metadata-only", "jobs", "retry-for", "json", "quiet"),
+	  LIST("metadata-only", "jobs", STORE, "json", "quiet"),
 	  1, 1, verify_run },
 	{ "serve", "FILE [OPTION ...]",
 	  "serve several places from one daemon",
 	  LIST(SERVER, "quiet", "json"), 1, 1, serve_run },
 	{ "doctor", "[PLACE] [OPTION ...]",
 	  "say what this machine and a place can do, and why not",
-	  LIST("retry-for", "state", "json"), 0, 1, doctor_run },
+	  LIST(STORE, "state", "json"), 0, 1, doctor_run },
 	{ "config", "[OPTION ...]",
 	  "show the options in force and where each comes from",
 	  LIST("json"), 0, 0, config_run },

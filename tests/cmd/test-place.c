@@ -15,7 +15,7 @@ static int parse(const char *text, struct place *place)
 
 	log_open("/dev/null", LOG_LEVEL_ERROR);
 	log_capture(said, sizeof(said));
-	error = place_parse(text, false, place);
+	error = place_parse(text, 0, place);
 	log_capture(NULL, 0);
 	return error;
 }
@@ -104,7 +104,7 @@ Test(place, a_plain_path_is_taken_as_it_is_where_the_verb_takes_files)
 	unsigned int i;
 
 	for (i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
-		cr_assert_eq(place_parse(paths[i], true, &place), 0);
+		cr_assert_eq(place_parse(paths[i], PLACE_FILE, &place), 0);
 		cr_expect_str_eq(place.scheme, "file");
 		cr_expect_str_eq(place.path, paths[i]);
 		place_free(&place);

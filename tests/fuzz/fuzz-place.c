@@ -18,8 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count)
 	expect(text);
 	memcpy(text, data, count);
 	text[count] = 0;
-	if (place_parse(text, false, &place) == 0) {
-		expect(place_parse(place.base, false, &again) == 0);
+	if (place_parse(text, 0, &place) == 0) {
+		expect(place_parse(place.base, 0, &again) == 0);
 		expect(strcmp(place.path, again.path) == 0);
 		expect(!again.snapshot && again.nr_params == 0);
 		place_free(&again);

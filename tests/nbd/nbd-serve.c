@@ -228,7 +228,7 @@ static struct stage *open_stage(const char *text)
 	struct stage *stage;
 	struct trouble *trouble;
 
-	if (place_parse(text, false, &place) < 0 ||
+	if (place_parse(text, 0, &place) < 0 ||
 	    place_open_device(&place, &device, &stage) < 0)
 		exit(1);
 	place_free(&place);
