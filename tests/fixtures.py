@@ -142,11 +142,13 @@ class World(unittest.TestCase):
         for pid in self.pids:
             try:
                 os.kill(pid, signal.SIGKILL)
-                wait_gone(pid)
             except ProcessLookupError:
                 pass
+        # By force: a killed process may wait for an answer of its own file.
         for m in reversed(self.mounts):
-            subprocess.run(['umount', '-l', m], capture_output=True)
+            subprocess.run(['umount', '-f', '-l', m], capture_output=True, timeout=60)
+        for pid in self.pids:
+            wait_gone(pid)
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def path(self, name):

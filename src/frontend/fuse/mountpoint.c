@@ -58,6 +58,11 @@ enum mountpoint_state mountpoint_look(const char *path)
 	}
 }
 
+bool mountpoint_is_foreign(const char *path)
+{
+	return mounted(path) == 2;
+}
+
 /* fusermount3 says why it failed on standard error only, so it stays quiet and
  * the table of mounts is asked. */
 static int unmount_by_program(const char *path, bool lazy)

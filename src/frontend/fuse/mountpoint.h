@@ -15,6 +15,10 @@ enum mountpoint_state {
  * wait for a daemon that hangs, unless a mount of objmap is there. */
 enum mountpoint_state mountpoint_look(const char *path);
 
+/* Whether something else than a mount of objmap is on @path, topmost.  Touches
+ * nothing there, so that the daemon itself can ask. */
+bool mountpoint_is_foreign(const char *path);
+
 /* Unmounts @path, through fusermount3 where this process is not root.  @lazy:
  * users keep what they have open.  0, -EBUSY, or another -errno; not logged. */
 int mountpoint_unmount(const char *path, bool lazy);

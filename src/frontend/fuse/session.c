@@ -378,7 +378,7 @@ static int unmount(struct fuse_file *file, enum fuse_stop how, bool *detached)
 	int error;
 
 	/* umount(2) takes what is on top, and that is somebody else's. */
-	if (mountpoint_look(file->path) == MOUNTPOINT_FOREIGN) {
+	if (mountpoint_is_foreign(file->path)) {
 		*detached = how == FUSE_STOP_DROP;
 		if (*detached)
 			return 0;
