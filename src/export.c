@@ -175,16 +175,12 @@ void export_drain(struct export *export)
 
 int export_flush(struct export *export)
 {
-	struct stage *backend = export->stage;
-
 	if (export->read_only)
 		return 0;
 	if (export->volume)
 		return volume_flush(export->volume);
 	/* Not through the top, which refuses after export_drain(). */
-	while (backend->next)
-		backend = backend->next;
-	return stage_flush(backend);
+	return stage_flush(stage_backend(export->stage));
 }
 
 void export_close(struct export *export)

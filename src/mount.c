@@ -216,6 +216,9 @@ static int serve_nbd(struct mount *mount)
 int mount_serve(struct mount *mount)
 {
 	struct volume *volume = mount->export->volume;
+	struct stage *backend = stage_backend(mount->export->stage);
+	uint64_t retry_for = mount->spec.retry_for_given ?
+			     mount->spec.export.store.retry_for : UINT64_MAX;
 	int error;
 
 #ifdef HAVE_FUSE
@@ -229,9 +232,9 @@ int mount_serve(struct mount *mount)
 	/* Its users cannot be told to try again: a slow store must not become
 	 * an I/O error. */
 	if (volume)
-		atomic_store(&volume_store(volume)->retry_for,
-			     mount->spec.retry_for_given ?
-			     mount->spec.export.store.retry_for : UINT64_MAX);
+		atomic_store(&volume_store(volume)->retry_for, retry_for);
+	else if (backend->server)
+		backend->server->set_retry_for(backend, retry_for);
 	return control_start(mount->control, mount_command, mount);
 }
 
@@ -352,10 +355,11 @@ static int stop_serving(struct mount *mount, enum mount_users users)
 
 static bool is_fenced(struct mount *mount)
 {
+	struct stage *backend = stage_backend(mount->export->stage);
 	struct volume_status status;
 
 	if (!mount->export->volume)
-		return false;
+		return backend->server && backend->server->is_lost(backend);
 	volume_status(mount->export->volume, &status);
 	return status.fenced;
 }
@@ -403,6 +407,8 @@ static void close_export(struct mount *mount)
 				    (unsigned long long)status.pending_bytes);
 		}
 		control_unlink_volume(mount->control, status.head.uuid);
+	} else if (is_fenced(mount)) {
+		mount->status = 1;
 	}
 	pthread_rwlock_wrlock(&mount->open_lock);
 	export_close(mount->export);

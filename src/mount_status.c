@@ -37,6 +37,26 @@ static json_t *doorway_status(const struct stage *stage)
 	return all;
 }
 
+/* What it waits for; null: nothing. */
+static json_t *trouble_status(const struct store_trouble *trouble)
+{
+	if (!*trouble->reason)
+		return json_null();
+	return json_pack("{s:s, s:o, s:i}", "reason", trouble->reason,
+			 "seconds", age(trouble->since),
+			 "attempts", (int)trouble->attempts);
+}
+
+/* Of a device that lives by a server. */
+static json_t *server_status(struct stage *backend)
+{
+	struct store_trouble trouble = { 0 };
+
+	backend->server->trouble(backend, &trouble);
+	return json_pack("{s:o, s:b}", "trouble", trouble_status(&trouble),
+			 "lost", backend->server->is_lost(backend));
+}
+
 static json_t *store_status(struct store *store)
 {
 	static const char *const names[NR_STORE_CAUSES] = {
@@ -60,10 +80,7 @@ static json_t *store_status(struct store *store)
 			"failures", count(atomic_load(&c->failures)),
 			"in_flight", count(atomic_load(&c->in_flight)));
 	store_trouble(store, &trouble);
-	json_object_set_new(all, "trouble", !*trouble.reason ? json_null() :
-			    json_pack("{s:s, s:o, s:i}", "reason", trouble.reason,
-				      "seconds", age(trouble.since),
-				      "attempts", (int)trouble.attempts));
+	json_object_set_new(all, "trouble", trouble_status(&trouble));
 	return all;
 }
 
@@ -131,6 +148,9 @@ json_t *mount_status(struct mount *mount)
 		json_object_set_new(all, "volume", volume_part(export->volume));
 		json_object_set_new(all, "store",
 				    store_status(volume_store(export->volume)));
+	} else if (export && stage_backend(export->stage)->server) {
+		json_object_set_new(all, "store",
+				    server_status(stage_backend(export->stage)));
 	}
 	pthread_rwlock_unlock(&mount->open_lock);
 	return all;

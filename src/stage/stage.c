@@ -450,6 +450,13 @@ bool stage_ends_at(const struct stage *stage, uint64_t end)
 	       end == atomic_load_explicit(&stage->former_size, memory_order_acquire);
 }
 
+struct stage *stage_backend(struct stage *stage)
+{
+	while (stage->next)
+		stage = stage->next;
+	return stage;
+}
+
 unsigned int stage_in_flight(const struct stage *stage)
 {
 	return atomic_load_explicit(&stage->gate, memory_order_relaxed) &

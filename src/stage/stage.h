@@ -214,8 +214,22 @@ struct stage_counters {
  * them, rounded out to its units, so they bound the buffers for that too. */
 struct stage_limits;
 
+/* Of a backend that lives by a server somewhere else.  What it waits for is told in
+ * `status`; see struct store_trouble in backends/store/store.h. */
+struct store_trouble;
+struct stage_server {
+	/* From now on, what fails for a while is tried again for @retry_for ns;
+	 * UINT64_MAX: without end. */
+	void (*set_retry_for)(struct stage *stage, uint64_t retry_for);
+	void (*trouble)(struct stage *stage, struct store_trouble *trouble);
+	/* Whether the device is somebody else's now: flushes fail with -ESTALE for
+	 * good, and what is unsaved is kept aside at close. */
+	bool (*is_lost)(struct stage *stage);
+};
+
 struct stage {
 	const struct stage_ops *ops;
+	const struct stage_server *server;	/* set at open; NULL: none */
 	struct stage *next;		/* NULL: a backend */
 	atomic_ullong size;		/* bytes now; geometry.size is at open */
 	atomic_ullong former_size;	/* before it was changed last */
@@ -262,6 +276,7 @@ void stage_set_size(struct stage *stage, uint64_t size);
  * size changed last: a request may have been cut to that on its way here. */
 bool stage_ends_at(const struct stage *stage, uint64_t end);
 unsigned int stage_in_flight(const struct stage *stage);	/* requests */
+struct stage *stage_backend(struct stage *stage);	/* the lowest below @stage */
 
 /* Tells @stage and all below it their new size; the backend has it already. */
 void stage_resized(struct stage *stage, uint64_t size);
