@@ -35,6 +35,9 @@ static int print_result(const struct options *options, const struct place *place
 	       r->listed, r->reachable);
 	printf("  %s %" PRIu64 " (%s)\n", dry ? "would delete" : "deleted",
 	       r->deleted, size_format(r->deleted_bytes, bytes));
+	if (r->aborted_uploads)
+		printf("  %s %" PRIu64 " unfinished uploads\n",
+		       dry ? "would abort" : "aborted", r->aborted_uploads);
 	if (r->condemned)
 		printf("  %s %" PRIu64 ", to be deleted by a gc after the grace period\n",
 		       dry ? "would condemn" : "condemned", r->condemned);

@@ -32,7 +32,7 @@ static bool key_may_go(const char *key, uint64_t epoch)
 	       parsed.epoch <= epoch;
 }
 
-static bool upload_is_valid(const char *upload)
+bool upload_id_is_valid(const char *upload)
 {
 	size_t length = strnlen(upload, UPLOAD_ID_MAX + 1), i;
 
@@ -56,7 +56,7 @@ int condemned_encode(const struct condemned *list, void **bytes, size_t *count)
 	for (i = 0; i < list->nr; i++) {
 		entry = &list->entries[i];
 		if (!key_may_go(entry->key, list->epoch) ||
-		    (entry->upload && !upload_is_valid(entry->upload)))
+		    (entry->upload && !upload_id_is_valid(entry->upload)))
 			return -EINVAL;
 		room += strlen(entry->key) + 1;
 		if (entry->upload)
@@ -123,7 +123,7 @@ static int decode_line(const char *line, size_t length, struct condemned *list)
 		if (!entry->upload)
 			return -ENOMEM;
 		*space = 0;
-		if (!upload_is_valid(entry->upload))
+		if (!upload_id_is_valid(entry->upload))
 			return -EBADMSG;
 	}
 	return key_may_go(entry->key, list->epoch) ? 0 : -EBADMSG;

@@ -287,6 +287,7 @@ bool snapshot_name_is_valid(const char *name);
 
 #define CONDEMNED_MAX	    65536u	/* entries of one list; gc writes several */
 #define CONDEMNED_BYTES_MAX (16u << 20)
+#define CONDEMNED_LINES_MAX (CONDEMNED_BYTES_MAX - 64u)	/* without first and last */
 #define UPLOAD_ID_MAX	    1024u
 
 struct condemned_entry {
@@ -304,5 +305,7 @@ int condemned_encode(const struct condemned *list, void **bytes, size_t *count);
 int condemned_decode(const void *bytes, size_t count, struct condemned *list,
 		     struct format_fault *fault);
 void condemned_free(struct condemned *list);
+/* Whether a list can name it: 1 to UPLOAD_ID_MAX printable bytes without spaces. */
+bool upload_id_is_valid(const char *upload);
 
 #endif

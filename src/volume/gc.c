@@ -37,7 +37,8 @@
 struct key_batch {
 	char **keys, **uploads;		/* uploads: NULL for an object */
 	unsigned int nr, room;
-	uint64_t bytes;
+	uint64_t bytes;			/* of the objects */
+	size_t lines;			/* bytes that a condemned list takes for them */
 };
 
 struct gc {
@@ -82,6 +83,7 @@ static void batch_clear(struct key_batch *batch)
 		free(batch->uploads[batch->nr]);
 	}
 	batch->bytes = 0;
+	batch->lines = 0;
 }
 
 static void batch_close(struct key_batch *batch)
@@ -89,6 +91,11 @@ static void batch_close(struct key_batch *batch)
 	batch_clear(batch);
 	free(batch->keys);
 	free(batch->uploads);
+}
+
+static size_t line_bytes(const char *key, const char *upload)
+{
+	return strlen(key) + 1 + (upload ? strlen(upload) + 1 : 0);
 }
 
 static int batch_add(struct key_batch *batch, const char *key, const char *upload,
@@ -104,6 +111,7 @@ static int batch_add(struct key_batch *batch, const char *key, const char *uploa
 	batch->keys[batch->nr] = copy;
 	batch->uploads[batch->nr++] = id;
 	batch->bytes += bytes;
+	batch->lines += line_bytes(key, upload);
 	return 0;
 }
 
@@ -475,11 +483,14 @@ static int condemn_batch(struct gc *gc)
 
 static int condemn(struct gc *gc, const struct store_entry *entry)
 {
-	int error = batch_add(&gc->condemn, entry->key, entry->upload, entry->size);
+	struct key_batch *batch = &gc->condemn;
+	int error = 0;
 
-	if (!error && gc->condemn.nr == gc->condemn.room)
+	if (batch->nr == batch->room ||
+	    batch->lines + line_bytes(entry->key, entry->upload) > CONDEMNED_LINES_MAX)
 		error = condemn_batch(gc);
-	return error;
+	return error ? error :
+	       batch_add(batch, entry->key, entry->upload, entry->size);
 }
 
 /* ---- judging what is there ------------------------------------------------------------------ */
@@ -532,6 +543,12 @@ static int judge_upload(struct gc *gc, const struct store_entry *entry)
 	if (key.kind == KEY_KIND_FOREIGN || key.kind == KEY_KIND_HEAD ||
 	    key.kind == KEY_KIND_PROBE || key.epoch > gc->stored.head.epoch)
 		return 0;
+	if (!upload_id_is_valid(entry->upload)) {
+		log_warning("%s: gc: leaves an upload to %s alone, whose id no objmap can write down",
+			    gc->store->place, entry->key);
+		gc->result->foreign++;
+		return 0;
+	}
 	return judge_unreached(gc, entry, &key);
 }
 
