@@ -19,6 +19,7 @@
 #define STOP_TIMEOUT  (10 * CLOCK_SECOND)	/* for NBD peers that do not read */
 #define PROGRESS_MS   500
 #define RETRY_SECONDS 5
+#define DROP_PATIENCE CLOCK_SECOND	/* with a store that is away, once all may be dropped */
 
 static void mount_gone(void *context)
 {
@@ -213,12 +214,33 @@ static int serve_nbd(struct mount *mount)
 	return nbd_server_start(server->nbd);
 }
 
+static void set_retry_for(struct export *export, uint64_t retry_for)
+{
+	struct stage *backend = stage_backend(export->stage);
+
+	if (export->volume)
+		atomic_store(&volume_store(export->volume)->retry_for, retry_for);
+	else if (backend->server)
+		backend->server->set_retry_for(backend, retry_for);
+}
+
+void mount_set_patience(struct mount *mount)
+{
+	const struct mount_spec *spec = &mount->spec;
+	uint64_t patience = UINT64_MAX;
+
+	if (spec->retry_for_given)
+		patience = spec->export.store.retry_for;
+	if (atomic_load(&mount->drop))
+		patience = DROP_PATIENCE;
+	pthread_rwlock_rdlock(&mount->open_lock);
+	if (mount->export)
+		set_retry_for(mount->export, patience);
+	pthread_rwlock_unlock(&mount->open_lock);
+}
+
 int mount_serve(struct mount *mount)
 {
-	struct volume *volume = mount->export->volume;
-	struct stage *backend = stage_backend(mount->export->stage);
-	uint64_t retry_for = mount->spec.retry_for_given ?
-			     mount->spec.export.store.retry_for : UINT64_MAX;
 	int error;
 
 #ifdef HAVE_FUSE
@@ -229,12 +251,7 @@ int mount_serve(struct mount *mount)
 		error = serve_nbd(mount);
 	if (error)
 		return error;
-	/* Its users cannot be told to try again: a slow store must not become
-	 * an I/O error. */
-	if (volume)
-		atomic_store(&volume_store(volume)->retry_for, retry_for);
-	else if (backend->server)
-		backend->server->set_retry_for(backend, retry_for);
+	mount_set_patience(mount);
 	return control_start(mount->control, mount_command, mount);
 }
 

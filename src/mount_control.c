@@ -95,12 +95,15 @@ static int cmd_umount(struct mount *mount, const json_t *request,
 	int error;
 
 	/* Before the lock: who holds it may be trying to save, in vain. */
-	if (drop)
+	if (drop) {
 		atomic_store(&mount->drop, true);
+		mount_set_patience(mount);
+	}
 	error = mount_end(mount, lazy ? MOUNT_FORCE : MOUNT_ASK_USERS,
 			  client);
 	if (error) {
 		atomic_store(&mount->drop, false);
+		mount_set_patience(mount);
 		return error;
 	}
 	json_object_set_new(reply, "status", json_integer(mount->status));

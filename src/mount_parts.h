@@ -59,6 +59,11 @@ int mount_prepare(struct mount *mount);
 int mount_open_export(struct mount *mount);
 int mount_serve(struct mount *mount);
 
+/* How long its store is tried again from now on: its users cannot be told to come
+ * back later, so that a slow store must not become an I/O error; but what may be
+ * dropped waits for nothing. */
+void mount_set_patience(struct mount *mount);
+
 /* Saves and ends it.  -EBUSY (in use) or why it cannot be saved: it lives on.
  * 0: it has ended, perhaps a while ago.  @client, when not NULL, is told of
  * the progress.  Logged. */
