@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "src/clock.h"
+#include "src/cost.h"
 #include "src/frontend/fuse.h"
 #include "src/mount_parts.h"
 
@@ -59,29 +60,34 @@ static json_t *server_status(struct stage *backend)
 
 static json_t *store_status(struct store *store)
 {
-	static const char *const names[NR_STORE_CAUSES] = {
-		[CAUSE_DEMAND] = "demand", [CAUSE_PREFETCH] = "prefetch",
-		[CAUSE_PUSH] = "push",	   [CAUSE_MAP] = "map",
-		[CAUSE_HEAD] = "head",	   [CAUSE_GC] = "gc",
-		[CAUSE_LIST] = "list",
-	};
 	const struct store_counters *c = &store->counters;
 	struct store_trouble trouble;
-	json_t *causes = json_object(), *all;
+	json_t *all = json_pack("{s:o, s:o, s:o, s:o, s:o}",
+				"causes", cost_by_cause(store),
+				"operations", cost_by_operation(store),
+				"retries", count(atomic_load(&c->retries)),
+				"failures", count(atomic_load(&c->failures)),
+				"in_flight", count(atomic_load(&c->in_flight)));
 
-	for (int cause = 0; cause < NR_STORE_CAUSES; cause++)
-		json_object_set_new(causes, names[cause], json_pack(
-			"{s:o, s:o, s:o}",
-			"requests", count(atomic_load(&c->by_cause[cause])),
-			"bytes_in", count(atomic_load(&c->bytes_in[cause])),
-			"bytes_out", count(atomic_load(&c->bytes_out[cause]))));
-	all = json_pack("{s:o, s:o, s:o, s:o}", "causes", causes,
-			"retries", count(atomic_load(&c->retries)),
-			"failures", count(atomic_load(&c->failures)),
-			"in_flight", count(atomic_load(&c->in_flight)));
 	store_trouble(store, &trouble);
 	json_object_set_new(all, "trouble", trouble_status(&trouble));
 	return all;
+}
+
+/* A batch is a commit; what of it is longer than the store's threshold goes in
+ * parts, each upload of them ending in a complete or an abort. */
+static json_t *push_status(struct volume *volume)
+{
+	const struct store_counters *c = &volume_store(volume)->counters;
+	struct volume_status v;
+
+	volume_status(volume, &v);
+	return json_pack("{s:o, s:o, s:o, s:o, s:o}",
+			 "batches", count(v.nr_commits),
+			 "puts", count(atomic_load(&c->requests[STORE_PUT])),
+			 "parts", count(atomic_load(&c->parts)),
+			 "completes", count(atomic_load(&c->completes)),
+			 "aborts", count(atomic_load(&c->aborts)));
 }
 
 static json_t *volume_part(struct volume *volume)
@@ -146,6 +152,7 @@ json_t *mount_status(struct mount *mount)
 		json_object_set_new(all, "durability", json_string(
 			durability[spec->export.volume.durability]));
 		json_object_set_new(all, "volume", volume_part(export->volume));
+		json_object_set_new(all, "push", push_status(export->volume));
 		json_object_set_new(all, "store",
 				    store_status(volume_store(export->volume)));
 	} else if (export && stage_backend(export->stage)->server) {

@@ -10,6 +10,7 @@
 #include "src/cmd/print.h"
 #include "src/cmd/verbs.h"
 #include "src/copy.h"
+#include "src/cost.h"
 #include "src/log.h"
 
 #define PICTURE_UNITS_MAX (1u << 24)	/* of a plain device */
@@ -105,28 +106,17 @@ static json_t *origins_json(const struct head *head)
 	return all;
 }
 
-static const char *const causes[NR_STORE_CAUSES] = {
-	[CAUSE_DEMAND] = "demand", [CAUSE_PREFETCH] = "prefetch",
-	[CAUSE_PUSH] = "push", [CAUSE_MAP] = "map", [CAUSE_HEAD] = "head",
-	[CAUSE_GC] = "gc", [CAUSE_LIST] = "list",
-};
-
 static json_t *cost_json(const struct volume_view *view)
 {
 	const struct usage *u = &view->usage;
-	json_t *requests = json_object();
-	unsigned int i;
 
-	for (i = 0; i < NR_STORE_CAUSES; i++)
-		json_object_set_new(requests, causes[i], json_integer((json_int_t)
-				atomic_load(&view->store->counters.by_cause[i])));
 	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}",
 			 "chunks", (json_int_t)u->chunks,
 			 "bytes", (json_int_t)u->bytes,
 			 "origin_chunks", (json_int_t)u->origin_chunks,
 			 "origin_bytes", (json_int_t)u->origin_bytes,
 			 "snapshot_chunks", (json_int_t)u->pinned_chunks,
-			 "requests", requests);
+			 "requests", cost_by_cause(view->store));
 }
 
 static int volume_print_json(const struct options *options,
@@ -176,7 +166,6 @@ static void print_cost(const struct volume_view *view)
 {
 	const struct usage *u = &view->usage;
 	char a[UNITS_TEXT];
-	unsigned int i;
 
 	printf("  stored       %" PRIu64 " chunks, %s\n", u->chunks,
 	       size_format(u->bytes, a));
@@ -184,12 +173,7 @@ static void print_cost(const struct volume_view *view)
 		printf("  in origins   %" PRIu64 " of them, %s\n",
 		       u->origin_chunks, size_format(u->origin_bytes, a));
 	printf("  in snapshots %" PRIu64 " of them too\n", u->pinned_chunks);
-	printf("  requests    ");
-	for (i = 0; i < NR_STORE_CAUSES; i++)
-		if (atomic_load(&view->store->counters.by_cause[i]))
-			printf(" %s %llu", causes[i], (unsigned long long)
-			       atomic_load(&view->store->counters.by_cause[i]));
-	printf(" (of this command)\n");
+	print_costs(cost_by_cause(view->store), "this command's");
 }
 
 static void volume_print(const struct options *options,

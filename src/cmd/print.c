@@ -108,3 +108,24 @@ void table_free(struct table *table)
 	table->cells = NULL;
 	table->nr_rows = 0;
 }
+
+void print_costs(json_t *costs, const char *of_whom)
+{
+	char in[UNITS_TEXT], out[UNITS_TEXT];
+	json_int_t requests;
+	const char *name;
+	json_t *cost;
+
+	json_object_foreach(costs, name, cost) {
+		requests = json_integer_value(json_object_get(cost, "requests"));
+		if (!requests)
+			continue;
+		size_format((uint64_t)json_integer_value(
+				json_object_get(cost, "bytes_in")), in);
+		size_format((uint64_t)json_integer_value(
+				json_object_get(cost, "bytes_out")), out);
+		printf("  %-11s %lld requests, %s in, %s out (%s)\n", name,
+		       (long long)requests, in, out, of_whom);
+	}
+	json_decref(costs);
+}

@@ -66,20 +66,29 @@ static void print_volume(const json_t *volume)
 		       text_of(volume, "fenced_by"));
 }
 
+static void print_push(const json_t *push)
+{
+	if (!number_of(push, "batches"))
+		return;
+	printf("  pushed      %llu batches: %llu PUTs", (unsigned long long)
+	       number_of(push, "batches"), (unsigned long long)number_of(push, "puts"));
+	if (number_of(push, "parts"))
+		printf(", %llu parts, %llu uploads completed, %llu aborted",
+		       (unsigned long long)number_of(push, "parts"),
+		       (unsigned long long)number_of(push, "completes"),
+		       (unsigned long long)number_of(push, "aborts"));
+	putchar('\n');
+}
+
 static void print_store(const json_t *store)
 {
-	const json_t *causes = json_object_get(store, "causes"), *cause, *trouble;
-	char in[UNITS_TEXT], out[UNITS_TEXT], age[UNITS_TEXT + 8];
-	const char *name;
+	json_t *causes = json_object_get(store, "causes");
+	const json_t *trouble;
+	char age[UNITS_TEXT + 8];
 
 	if (!store)
 		return;
-	json_object_foreach((json_t *)causes, name, cause)
-		if (number_of(cause, "requests"))
-			printf("  %-10s  %llu requests of the store, %s in, %s out\n",
-			       name, (unsigned long long)number_of(cause, "requests"),
-			       size_format(number_of(cause, "bytes_in"), in),
-			       size_format(number_of(cause, "bytes_out"), out));
+	print_costs(json_incref(causes), "requests of the store");
 	trouble = json_object_get(store, "trouble");
 	if (json_is_object(trouble))
 		printf("  TROUBLE     %s (began %s, %llu attempts)\n",
@@ -118,6 +127,7 @@ static void print_mount(const json_t *mount)
 	       size_format(number_of(mount, "size"), size),
 	       (unsigned long long)number_of(mount, "clients"));
 	print_volume(json_object_get(mount, "volume"));
+	print_push(json_object_get(mount, "push"));
 	print_store(json_object_get(mount, "store"));
 	print_requests(json_object_get(mount, "requests"));
 }
