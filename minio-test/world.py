@@ -39,6 +39,20 @@ class MinioWorld(fixtures.World):
         with open(cls.minio_dir + '/pid') as f:
             cls.minio_pid = int(f.read())
         cls.endpoint = cls.keys['AWS_ENDPOINT_URL_S3']
+        # It says that it is ready a little before it takes requests.
+        fixtures.wait_for(cls._takes_requests, 'MinIO to take requests')
+
+    @classmethod
+    def _takes_requests(cls):
+        s3 = s3client.Client.from_env(cls.keys)
+        try:
+            s3.put_bucket('om-is-it-there')
+            s3.delete_bucket('om-is-it-there')
+            return True
+        except s3client.S3Error as error:
+            if error.status != 503:
+                raise
+            return False
 
     @classmethod
     def stop_minio(cls):
