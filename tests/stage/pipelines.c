@@ -6,6 +6,7 @@
 #include "src/volume/volume.h"
 #include "tests/stage/contract.h"
 #include "tests/stage/fault_stage.h"
+#include "tests/store/given.h"
 
 #define ODD_SIZE  (6u * 1024 * 1024 + 12345)
 #define KIB	  1024u
@@ -171,7 +172,26 @@ static int open_volume_dir(const char *folder, struct stage **stage)
 	return error ? error : open_volume(store, 64 * KIB, stage);
 }
 
-const struct pipeline pipelines[] = {
+static int open_volume_given(const char *folder, struct stage **stage)
+{
+	char name[64];
+
+	return open_volume(given_store_new(name), MIB, stage);
+}
+
+static int open_volume_given_small(const char *folder, struct stage **stage)
+{
+	char name[64];
+
+	return open_volume(given_store_new(name), 64 * KIB, stage);
+}
+
+static const struct pipeline given[] = {
+	{ "volume in the given place", open_volume_given },
+	{ "volume of small chunks in the given place", open_volume_given_small },
+};
+
+static const struct pipeline pipelines[] = {
 	{ "memory", open_memory },
 	{ "null", open_null, FORGETS },
 	{ "pattern", open_pattern, IS_PATTERN },
@@ -187,4 +207,10 @@ const struct pipeline pipelines[] = {
 	{ "volume in memory", open_volume_mem },
 	{ "volume in a directory", open_volume_dir },
 };
-const unsigned int nr_pipelines = sizeof(pipelines) / sizeof(pipelines[0]);
+
+const struct pipeline *contract_pipelines(unsigned int *nr)
+{
+	*nr = given_place() ? sizeof(given) / sizeof(given[0]) :
+			      sizeof(pipelines) / sizeof(pipelines[0]);
+	return given_place() ? given : pipelines;
+}

@@ -112,6 +112,8 @@ int main(void)
 		.max_request = CHUNK, .nr_threads = 3, .max_delay_us = 20,
 		.clear_flags = STAGE_NATIVE_FUA,
 	};
+	const struct pipeline *pipelines;
+	unsigned int nr;
 	int failed;
 
 	if (memory_open(4 * CHUNK + 100, &top) || fault_open(top, &options, &top) ||
@@ -121,7 +123,8 @@ int main(void)
 	failed = run_all(run_thread, NULL);
 	failed |= run_all(read_until_shut, drain);
 	stage_close(top);
-	for (unsigned int i = 0; i < nr_pipelines; i++)
+	pipelines = contract_pipelines(&nr);
+	for (unsigned int i = 0; i < nr; i++)
 		failed |= contract_run(&pipelines[i], contract_seed(), 300);
 	puts(failed ? "race-stage: FAILED" : "race-stage: ok");
 	return failed;

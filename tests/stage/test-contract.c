@@ -7,15 +7,19 @@
 ParameterizedTestParameters(contract, random_operations_equal_a_flat_array)
 {
 	static unsigned int indices[64];
+	unsigned int nr;
 
-	for (unsigned int i = 0; i < nr_pipelines; i++)
+	contract_pipelines(&nr);
+	for (unsigned int i = 0; i < nr; i++)
 		indices[i] = i;
-	return cr_make_param_array(unsigned int, indices, nr_pipelines);
+	return cr_make_param_array(unsigned int, indices, nr);
 }
 
 ParameterizedTest(unsigned int *index, contract,
 		  random_operations_equal_a_flat_array, .timeout = 300)
 {
-	cr_assert_eq(contract_run(&pipelines[*index], contract_seed(),
+	unsigned int nr;
+
+	cr_assert_eq(contract_run(&contract_pipelines(&nr)[*index], contract_seed(),
 				  contract_operations()), 0);
 }

@@ -180,10 +180,11 @@ static void race_retries(void)
 int main(void)
 {
 	struct tested_store tested;
-	int which;
+	int which[NR_TESTED_STORES];
+	unsigned int i, nr = tested_stores(which);
 
-	for (which = 0; which < NR_TESTED_STORES; which++) {
-		tested_store_open(&tested, which);
+	for (i = 0; i < nr; i++) {
+		tested_store_open(&tested, which[i]);
 		race_on(tested.store, tested.other);
 		tested_store_close(&tested);
 	}

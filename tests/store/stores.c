@@ -5,10 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/store/given.h"
 #include "tests/store/stores.h"
 
 static const char *const names[NR_TESTED_STORES] = {
 	"mem", "dir", "mem behind delays", "dir behind delays",
+	"given", "given behind delays",
 };
 
 static void must(bool good, const char *what)
@@ -47,6 +49,17 @@ struct store *open_dir_store(const char *path)
 	return store;
 }
 
+unsigned int tested_stores(int which[NR_TESTED_STORES])
+{
+	int first = given_place() ? STORE_GIVEN : STORE_MEM;
+	int end = given_place() ? NR_TESTED_STORES : STORE_GIVEN;
+	int i;
+
+	for (i = first; i < end; i++)
+		which[i - first] = i;
+	return (unsigned int)(end - first);
+}
+
 void tested_store_open(struct tested_store *tested, int which)
 {
 	memset(tested, 0, sizeof(*tested));
@@ -55,11 +68,16 @@ void tested_store_open(struct tested_store *tested, int which)
 		make_folder_for_test(tested->path);
 		tested->store = open_dir_store(tested->path);
 		tested->other = open_dir_store(tested->path);
+	} else if (which == STORE_GIVEN || which == STORE_SLOW_GIVEN) {
+		char name[64];
+
+		tested->store = given_store_new(name);
+		tested->other = given_store_open(name);
 	} else {
 		must(store_mem_open("mem:test", &tested->store) == 0, "mem");
 		must(store_mem_share(tested->store, &tested->other) == 0, "mem");
 	}
-	if (which != STORE_SLOW_MEM && which != STORE_SLOW_DIR)
+	if (which != STORE_SLOW_MEM && which != STORE_SLOW_DIR && which != STORE_SLOW_GIVEN)
 		return;
 	tested->fault = fault_open(tested->store);
 	tested->store = fault_client(tested->fault);

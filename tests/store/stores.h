@@ -4,7 +4,8 @@
 
 #include "tests/store/fault_store.h"
 
-enum { STORE_MEM, STORE_DIR, STORE_SLOW_MEM, STORE_SLOW_DIR, NR_TESTED_STORES };
+enum { STORE_MEM, STORE_DIR, STORE_SLOW_MEM, STORE_SLOW_DIR, STORE_GIVEN, STORE_SLOW_GIVEN,
+       NR_TESTED_STORES };
 
 struct tested_store {
 	const char *name;
@@ -14,6 +15,9 @@ struct tested_store {
 	char path[64];		/* dir: a folder of its own; "": none */
 };
 
+/* Which of them are tested: with OBJMAP_TEST_PLACE those that are given, else all
+ * others; how many. */
+unsigned int tested_stores(int which[NR_TESTED_STORES]);
 /* Opens two clients of an empty store; ends the test where it cannot. */
 void tested_store_open(struct tested_store *tested, int which);
 void tested_store_close(struct tested_store *tested);

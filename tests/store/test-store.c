@@ -11,16 +11,14 @@
 #include "src/random.h"
 #include "tests/store/stores.h"
 
-static int which[NR_TESTED_STORES] = {
-	STORE_MEM, STORE_DIR, STORE_SLOW_MEM, STORE_SLOW_DIR,
-};
+static int which[NR_TESTED_STORES];
 
 /* A claim about every store, on a fresh one called t. */
 #define CLAIM(NAME)							\
 	static void NAME(struct tested_store *t);			\
 	ParameterizedTestParameters(store, NAME)			\
 	{								\
-		return cr_make_param_array(int, which, NR_TESTED_STORES); \
+		return cr_make_param_array(int, which, tested_stores(which)); \
 	}								\
 	ParameterizedTest(int *index, store, NAME, .timeout = 60)	\
 	{								\

@@ -13,6 +13,7 @@
 #include "src/random.h"
 #include "src/volume/volume.h"
 #include "tests/store/fault_store.h"
+#include "tests/store/given.h"
 
 #define KIB 1024ull
 #define MIB (1024 * KIB)
@@ -57,12 +58,16 @@ static inline void world_begin_with(struct world *world, uint64_t size,
 {
 	const struct volume_create_options create = { .size = size,
 						      .chunk_size = chunk_size };
-	struct store *mem, *store;
+	struct store *real, *store;
+	char name[64];
 
 	log_open("/dev/null", LOG_LEVEL_ERROR);
 	memset(world, 0, sizeof(*world));
-	cr_assert_eq(store_mem_open("mem:test", &mem), 0);
-	world->fault = fault_open(mem);
+	if (given_place())
+		real = given_store_new(name);
+	else
+		cr_assert_eq(store_mem_open("mem:test", &real), 0);
+	world->fault = fault_open(real);
 	world->chunk_size = chunk_size;
 	world->retry_for = 300 * CLOCK_MS;
 	world->options = *options;
