@@ -7,26 +7,28 @@
 #include <string.h>
 #include <strings.h>
 
-#include "backends/http/http.h"
+#include "backends/http/pool.h"
 
 /* A line break in a header would be a header of somebody else's choice. */
-static bool name_is_sound(const char *name)
+static bool name_is_sound(const char *name, size_t length)
 {
-	const unsigned char *at = (const unsigned char *)name;
+	for (size_t i = 0; i < length; i++) {
+		unsigned char c = (unsigned char)name[i];
 
-	for (; *at; at++)
-		if (*at <= ' ' || *at >= 0x7f || *at == ':')
+		if (c <= ' ' || c >= 0x7f || c == ':')
 			return false;
-	return *name;
+	}
+	return length;
 }
 
-static bool value_is_sound(const char *value)
+static bool value_is_sound(const char *value, size_t length)
 {
-	const unsigned char *at = (const unsigned char *)value;
+	for (size_t i = 0; i < length; i++) {
+		unsigned char c = (unsigned char)value[i];
 
-	for (; *at; at++)
-		if ((*at < ' ' && *at != '\t') || *at == 0x7f)
+		if ((c < ' ' && c != '\t') || c == 0x7f)
 			return false;
+	}
 	return true;
 }
 
@@ -49,14 +51,13 @@ static int make_room(struct http_headers *headers, size_t count)
 	return 0;
 }
 
-int http_headers_add(struct http_headers *headers, const char *name,
-		     const char *value)
+static int add(struct http_headers *headers, const char *name, size_t name_length,
+	       const char *value, size_t value_length)
 {
-	size_t name_length = strlen(name), value_length = strlen(value);
 	char *at;
 	int error;
 
-	if (!name_is_sound(name) || !value_is_sound(value))
+	if (!name_is_sound(name, name_length) || !value_is_sound(value, value_length))
 		return -EINVAL;
 	if (name_length > HTTP_HEADERS_MAX || value_length > HTTP_HEADERS_MAX)
 		return -E2BIG;
@@ -66,9 +67,35 @@ int http_headers_add(struct http_headers *headers, const char *name,
 	at = headers->text + headers->length;
 	memcpy(at, name, name_length);
 	memcpy(at + name_length, ": ", 2);
-	memcpy(at + name_length + 2, value, value_length + 1);
+	memcpy(at + name_length + 2, value, value_length);
+	at[name_length + 2 + value_length] = 0;
 	headers->length += name_length + value_length + 3;
 	return 0;
+}
+
+int http_headers_add(struct http_headers *headers, const char *name,
+		     const char *value)
+{
+	return add(headers, name, strlen(name), value, strlen(value));
+}
+
+static bool is_space(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+int http_headers_add_line(struct http_headers *headers, const char *line,
+			  size_t count)
+{
+	const char *colon = memchr(line, ':', count), *value, *end = line + count;
+
+	if (!colon)
+		return -EINVAL;
+	for (value = colon + 1; value < end && is_space(*value); value++)
+		;
+	while (end > value && is_space(end[-1]))
+		end--;
+	return add(headers, line, (size_t)(colon - line), value, (size_t)(end - value));
 }
 
 const char *http_headers_next(const struct http_headers *headers, const char *line)

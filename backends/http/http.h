@@ -52,6 +52,7 @@ struct http_client_options {
 };
 
 struct http_client;
+struct http_thread;
 
 /* How far a request came that has no reply. */
 enum http_failure {
@@ -116,17 +117,17 @@ struct http_request {
 
 	/* The pool's. */
 	struct http_client *client;
+	enum { HTTP_IDLE, HTTP_QUEUED, HTTP_HANDED, HTTP_ENDED } place;
+	struct http_thread *thread;	/* that it was handed to */
 	atomic_bool cancelled;
 	struct http_request *next;
-	void *transfer;
-	uint64_t queued;		/* clock_now() at http_submit() */
 };
 
 /* The first client starts the pool (call it after fork), the last one to close
  * ends it.  -ENOMEM, -ENOENT (ca_bundle), logged. */
 int http_client_open(const struct http_client_options *options,
 		     struct http_client **client);
-/* Nothing of it is in flight. */
+/* Nothing of it is in flight.  Not from done(). */
 void http_client_close(struct http_client *client);
 
 /* Never waits for the network.  @request is zeroed but for what the caller
@@ -135,7 +136,7 @@ void http_submit(struct http_client *client, struct http_request *request);
 /* From any thread until done().  Queued: it ends at once.  Under way: it is cut
  * (which costs its connection) only when much is left to transfer. */
 void http_cancel(struct http_request *request);
-/* The same, waiting; done and context are used by it. */
+/* The same, waiting; done and context are used by it.  Not from done(). */
 void http_wait(struct http_client *client, struct http_request *request);
 /* Frees url, headers, reply and text; zeroes the reply's fields, so that it can be
  * filled again. */
@@ -143,7 +144,8 @@ void http_request_free(struct http_request *request);
 
 /* For `status`: of the whole process. */
 struct http_counts {
-	unsigned int connections, busy, queued;
+	unsigned int connections;	/* open */
+	unsigned int busy, queued;	/* requests */
 	uint64_t connects;		/* ever made */
 };
 void http_counts(struct http_counts *counts);
