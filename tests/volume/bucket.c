@@ -1,7 +1,7 @@
 /* bucket.c: a bucket in memory that behaves like S3.
  *
  * Objects lie in one array sorted by key.  Every request is completed before
- * submit returns. */
+ * submit returns, but for uploads that a test holds. */
 #include "tests/volume/bucket.h"
 
 #include <errno.h>
@@ -20,8 +20,19 @@ struct thing {
 	struct store_metadata metadata;
 };
 
+/* A multipart upload that stands before its end. */
+struct upload {
+	struct thing *thing;		/* what it will be */
+	struct store_request *put;	/* not answered; NULL: its client is gone */
+	char id[24];
+	struct upload *next;
+};
+
 struct bucket {
 	pthread_mutex_t lock;
+	struct upload *uploads;		/* the latest first */
+	uint64_t held;			/* puts of so many bytes are; 0: none */
+	unsigned int nr_uploads;	/* ever begun */
 	struct thing **things;	/* sorted by key */
 	unsigned int nr, room;
 	uint64_t clock_added;	/* seconds */
@@ -147,19 +158,12 @@ static enum store_outcome bucket_get(struct bucket *bucket, const char *key,
 	return STORE_DONE;
 }
 
-static enum store_outcome bucket_put(struct bucket *bucket, const char *key,
-				     struct store_request *request)
+static struct thing *thing_of_put(const struct bucket *bucket, const char *key,
+				  const struct store_request *request)
 {
-	const struct thing *there = thing_at(bucket, key);
-	struct thing *thing;
+	struct thing *thing = calloc(1, sizeof(*thing));
 	unsigned int i;
 
-	if (request->condition == STORE_IF_ABSENT && there)
-		return STORE_REFUSED;
-	if (request->condition == STORE_IF_MATCH &&
-	    (!there || strcmp(there->tag, request->tag) != 0))
-		return STORE_REFUSED;
-	thing = calloc(1, sizeof(*thing));
 	thing->key = strdup(key);
 	thing->content = malloc(request->count + 1);
 	for (i = 0; i < request->nr_iov; i++) {
@@ -172,6 +176,21 @@ static enum store_outcome bucket_put(struct bucket *bucket, const char *key,
 	if (request->metadata)
 		thing->metadata = *request->metadata;
 	tag_of(thing->content, thing->count, thing->tag);
+	return thing;
+}
+
+static enum store_outcome bucket_put(struct bucket *bucket, const char *key,
+				     struct store_request *request)
+{
+	const struct thing *there = thing_at(bucket, key);
+	struct thing *thing;
+
+	if (request->condition == STORE_IF_ABSENT && there)
+		return STORE_REFUSED;
+	if (request->condition == STORE_IF_MATCH &&
+	    (!there || strcmp(there->tag, request->tag) != 0))
+		return STORE_REFUSED;
+	thing = thing_of_put(bucket, key, request);
 	memcpy(request->reply.tag, thing->tag, sizeof(thing->tag));
 	thing_insert(bucket, thing);
 	if (bucket->seen)
@@ -218,12 +237,123 @@ static void bucket_delete(struct bucket *bucket, const struct client *client,
 	}
 }
 
+/* ---- multipart uploads ---------------------------------------------------------- */
+
+static void upload_begin(struct bucket *bucket, const char *key,
+			 struct store_request *request)
+{
+	struct upload *upload = calloc(1, sizeof(*upload));
+
+	upload->thing = thing_of_put(bucket, key, request);
+	upload->put = request;
+	snprintf(upload->id, sizeof(upload->id), "upload-%u", ++bucket->nr_uploads);
+	upload->next = bucket->uploads;
+	bucket->uploads = upload;
+}
+
+static enum store_outcome bucket_abort(struct bucket *bucket, const char *key,
+				       const struct store_request *request)
+{
+	struct upload **link = &bucket->uploads, *upload;
+
+	for (; (upload = *link); link = &upload->next) {
+		if (strcmp(upload->id, request->upload) != 0 ||
+		    strcmp(upload->thing->key, key) != 0)
+			continue;
+		if (upload->put)
+			abort();	/* no test does this to a living client */
+		*link = upload->next;
+		thing_free(upload->thing);
+		free(upload);
+		return STORE_DONE;
+	}
+	return STORE_ABSENT;
+}
+
+static enum store_outcome bucket_list_uploads(struct bucket *bucket,
+					      const struct client *client,
+					      const char *prefix,
+					      struct store_request *request)
+{
+	struct store_listing *listing = &request->reply.listing;
+	size_t own = strlen(client->prefix) + 1;
+	const struct upload *upload;
+
+	listing->entries = calloc(bucket->nr_uploads + 1, sizeof(*listing->entries));
+	for (upload = bucket->uploads; upload; upload = upload->next)
+		if (strncmp(upload->thing->key, prefix, strlen(prefix)) == 0)
+			listing->entries[listing->nr_entries++] = (struct store_entry){
+				.key = strdup(upload->thing->key + own),
+				.upload = strdup(upload->id) };
+	return STORE_DONE;
+}
+
+void bucket_hold_uploads(struct bucket *bucket, uint64_t count)
+{
+	pthread_mutex_lock(&bucket->lock);
+	bucket->held = count;
+	pthread_mutex_unlock(&bucket->lock);
+}
+
+void bucket_finish_uploads(struct bucket *bucket)
+{
+	struct upload *upload, *next;
+
+	pthread_mutex_lock(&bucket->lock);
+	upload = bucket->uploads;
+	bucket->uploads = NULL;
+	for (next = upload; next; next = next->next)
+		thing_insert(bucket, next->thing);
+	pthread_mutex_unlock(&bucket->lock);
+	for (; upload; upload = next) {
+		next = upload->next;
+		if (upload->put)
+			store_complete(upload->put, STORE_DONE);
+		free(upload);
+	}
+}
+
+void bucket_orphan_uploads(struct bucket *bucket)
+{
+	struct store_request *put;
+	struct upload *upload;
+
+	for (;;) {
+		pthread_mutex_lock(&bucket->lock);
+		for (upload = bucket->uploads; upload && !upload->put; )
+			upload = upload->next;
+		put = upload ? upload->put : NULL;
+		if (upload)
+			upload->put = NULL;
+		pthread_mutex_unlock(&bucket->lock);
+		if (!put)
+			return;
+		put->reply.error = -EIO;
+		store_complete(put, STORE_FAILED);
+	}
+}
+
+unsigned int bucket_count_uploads(struct bucket *bucket)
+{
+	const struct upload *upload;
+	unsigned int nr = 0;
+
+	pthread_mutex_lock(&bucket->lock);
+	for (upload = bucket->uploads; upload; upload = upload->next)
+		nr++;
+	pthread_mutex_unlock(&bucket->lock);
+	return nr;
+}
+
+/* ---- a handle ------------------------------------------------------------------- */
+
 static void client_submit(struct store *store, struct store_request *request)
 {
 	struct client *client = (struct client *)store;
 	struct bucket *bucket = client->bucket;
 	enum store_outcome outcome = STORE_DONE;
 	char key[2 * STORE_KEY_MAX];
+	bool held = false;
 
 	if (request->key && request->key[0] == '/' && request->op == STORE_GET)
 		snprintf(key, sizeof(key), "%s", request->key + 1);
@@ -231,7 +361,12 @@ static void client_submit(struct store *store, struct store_request *request)
 		snprintf(key, sizeof(key), "%s/%s", client->prefix,
 			 request->key ? request->key : "");
 	pthread_mutex_lock(&bucket->lock);
-	if (request->op == STORE_GET)
+	request->reply.date = (uint64_t)time(NULL) + bucket->clock_added;
+	held = request->op == STORE_PUT && bucket->held &&
+	       request->count >= bucket->held;
+	if (held)
+		upload_begin(bucket, key, request);
+	else if (request->op == STORE_GET)
 		outcome = bucket_get(bucket, key, request);
 	else if (request->op == STORE_PUT)
 		outcome = bucket_put(bucket, key, request);
@@ -239,9 +374,13 @@ static void client_submit(struct store *store, struct store_request *request)
 		outcome = bucket_list(bucket, client, key, request);
 	else if (request->op == STORE_DELETE)
 		bucket_delete(bucket, client, request);
-	request->reply.date = (uint64_t)time(NULL) + bucket->clock_added;
+	else if (request->op == STORE_LIST_UPLOADS)
+		outcome = bucket_list_uploads(bucket, client, key, request);
+	else if (request->op == STORE_ABORT_UPLOAD)
+		outcome = bucket_abort(bucket, key, request);
 	pthread_mutex_unlock(&bucket->lock);
-	store_complete(request, outcome);
+	if (!held)
+		store_complete(request, outcome);
 }
 
 /* ---- opening and closing ------------------------------------------------------------ */
@@ -285,6 +424,7 @@ struct bucket *bucket_open(void)
 
 void bucket_close(struct bucket *bucket)
 {
+	bucket_finish_uploads(bucket);
 	while (bucket->nr)
 		thing_free(bucket->things[--bucket->nr]);
 	free(bucket->things);

@@ -32,4 +32,14 @@ typedef void bucket_seen(void *context, const char *key, const void *content,
 			 size_t count);
 void bucket_watch(struct bucket *bucket, bucket_seen *seen, void *context);
 
+/* From now on a put of at least @count bytes (0: none) is a multipart upload that
+ * stops before its end, as if its client was paused: the put is not answered. */
+void bucket_hold_uploads(struct bucket *bucket, uint64_t count);
+/* The ends of those uploads arrive: what was not aborted is an object now. */
+void bucket_finish_uploads(struct bucket *bucket);
+/* Their clients are gone: the puts fail, the uploads stay; bucket_finish_uploads()
+ * then is a completion that was under way for long. */
+void bucket_orphan_uploads(struct bucket *bucket);
+unsigned int bucket_count_uploads(struct bucket *bucket);
+
 #endif

@@ -1,6 +1,7 @@
 /* test-gc.c: gc deletes what nothing can refer to any more, never anything else. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "src/volume/claim.h"
@@ -431,6 +432,7 @@ Test(gc, what_a_recent_ref_replaced_in_a_shared_node_is_held_by_the_snapshot_onl
 
 static struct store *uploads_inner;
 static unsigned int nr_aborted;
+static unsigned int nr_long;	/* uploads with long ids that there are */
 static const char old_upload[] =
 	"chunk/05/00000005-0000000000000002-0000000000000001";
 static const char new_upload[] =
@@ -443,16 +445,36 @@ static void add_upload(struct store_listing *listing, const char *key, const cha
 	*entry = (struct store_entry){ .key = strdup(key), .upload = strdup(id) };
 }
 
+/* Their ids are as long as S3 lets them be; one cannot be written down. */
+static void list_long(struct store_listing *listing)
+{
+	char id[UPLOAD_ID_MAX + 1];
+	unsigned int i;
+
+	listing->entries = calloc(nr_long + 1, sizeof(*listing->entries));
+	for (i = nr_aborted; i < nr_long; i++) {
+		snprintf(id, sizeof(id), "%0*u", (int)UPLOAD_ID_MAX, i);
+		add_upload(listing, old_upload, id);
+	}
+	add_upload(listing, old_upload, "a b");
+}
+
 static void uploads_submit(struct store *store, struct store_request *request)
 {
 	struct store_listing *listing = &request->reply.listing;
 
-	if (request->op == STORE_LIST_UPLOADS) {
+	if (request->op == STORE_LIST_UPLOADS && nr_long) {
+		list_long(listing);
+		store_complete(request, STORE_DONE);
+	} else if (request->op == STORE_LIST_UPLOADS) {
 		listing->entries = calloc(3, sizeof(*listing->entries));
 		if (!nr_aborted)
 			add_upload(listing, old_upload, "one");
 		add_upload(listing, new_upload, "two");
 		add_upload(listing, "somebody/else", "three");
+		store_complete(request, STORE_DONE);
+	} else if (request->op == STORE_ABORT_UPLOAD && nr_long) {
+		nr_aborted++;
 		store_complete(request, STORE_DONE);
 	} else if (request->op == STORE_ABORT_UPLOAD) {
 		cr_assert_str_eq(request->key, old_upload);
@@ -488,6 +510,26 @@ Test(gc, an_abandoned_upload_is_condemned_then_aborted, .init = setup,
 	cr_assert_eq(volume_gc(&uploads, &options, &result), 0);
 	cr_assert_eq(result.aborted_uploads, 1);
 	cr_assert_eq(nr_aborted, 1);
+	cr_assert_eq(count_keys("condemned/"), 0);
+	store_close(&uploads);
+}
+
+Test(gc, uploads_with_long_ids_take_several_lists, .init = setup, .fini = teardown)
+{
+	struct gc_options options = { .grace = 100 };
+	struct store uploads = { 0 };
+
+	nr_long = CONDEMNED_BYTES_MAX / UPLOAD_ID_MAX + 100;
+	uploads_inner = image.store;
+	cr_assert_eq(store_init(&uploads, &uploads_ops, "uploads"), 0);
+	cr_assert_eq(volume_gc(&uploads, &options, &result), 0);
+	cr_assert_eq(result.condemned, nr_long);
+	cr_assert_eq(result.foreign, 1);
+	cr_assert_eq(count_keys("condemned/"), 2);
+	fault_clock_add(fault, 101);
+	cr_assert_eq(volume_gc(&uploads, &options, &result), 0);
+	cr_assert_eq(result.aborted_uploads, nr_long);
+	cr_assert_eq(nr_aborted, nr_long);
 	cr_assert_eq(count_keys("condemned/"), 0);
 	store_close(&uploads);
 }

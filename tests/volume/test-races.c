@@ -4,6 +4,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -370,6 +371,112 @@ Test(races, gc_takes_what_an_abandoned_attempt_left_once_head_is_past_it)
 	close_volume(take_over(other));
 	cr_assert_eq(gc(other, 0), 0);
 	cr_assert_eq(bucket_count(bucket, "vol/chunk/"), 0);
+}
+
+/* ---- multipart uploads ---------------------------------------------------------------- */
+
+struct late_flush {
+	struct request request;
+	sem_t done;
+	int error;
+};
+
+static void late_flush_done(struct request *request, void *context, int error)
+{
+	struct late_flush *late = context;
+
+	late->error = error;
+	sem_post(&late->done);
+}
+
+/* Begins to commit chunk 0, whose upload is held; returns when it is there. */
+static void begin_upload(struct volume *volume, struct late_flush *late)
+{
+	bucket_hold_uploads(bucket, CHUNK);
+	put(volume, 0, 1);
+	sem_init(&late->done, 0, 0);
+	request_init(&late->request, REQUEST_FLUSH, 0, 0, late_flush_done, late);
+	stage_submit(volume_stage(volume), &late->request);
+	while (!bucket_count_uploads(bucket))
+		nanosleep(&(struct timespec){ 0, 1000000 }, NULL);
+	bucket_hold_uploads(bucket, 0);
+}
+
+static int late_flush_wait(struct late_flush *late)
+{
+	while (sem_wait(&late->done) < 0)
+		;
+	return late->error;
+}
+
+/* The writer dies in the middle of its upload; somebody else goes on. */
+static void die_in_upload(void)
+{
+	struct volume *volume = open_writer(writer);
+	struct late_flush late;
+
+	begin_upload(volume, &late);
+	fault_add(writer, &(struct fault_rule){ .op = NR_STORE_OPS, .kind = FAULT_FAIL });
+	bucket_orphan_uploads(bucket);
+	cr_assert_neq(late_flush_wait(&late), 0);
+	crash(writer, volume);
+}
+
+Test(races, gc_leaves_the_upload_of_a_paused_writer_alone)
+{
+	struct volume *volume = open_writer(writer);
+	struct late_flush late;
+
+	begin_upload(volume, &late);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(collected.aborted_uploads, 0);
+	cr_assert_eq(bucket_count_uploads(bucket), 1);
+	bucket_finish_uploads(bucket);
+	cr_assert_eq(late_flush_wait(&late), 0);
+	cr_assert_eq(reads(other, NULL, 0), 1);
+	close_volume(volume);
+}
+
+Test(races, gc_aborts_the_upload_of_a_dead_writer_once_head_is_past_it)
+{
+	die_in_upload();
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(bucket_count_uploads(bucket), 1, "it may be a living one's");
+	close_volume(take_over(other));
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(collected.aborted_uploads, 1);
+	cr_assert_eq(bucket_count_uploads(bucket), 0);
+	cr_assert_eq(reads(other, NULL, 0), 0);
+}
+
+Test(races, an_upload_that_ends_after_gc_condemned_it_is_garbage_and_never_read)
+{
+	die_in_upload();
+	close_volume(take_over(other));
+	cr_assert_eq(gc(other, 1000), 0);
+	cr_assert_eq(collected.condemned, 1);
+	bucket_finish_uploads(bucket);
+	cr_assert_eq(bucket_count(bucket, "vol/chunk/"), 1);
+	cr_assert_eq(reads(other, NULL, 0), 0);
+	bucket_clock_add(bucket, 1001);
+	cr_assert_eq(gc(other, 1000), 0);
+	bucket_clock_add(bucket, 1001);
+	cr_assert_eq(gc(other, 1000), 0);
+	cr_assert_eq(bucket_count(bucket, "vol/chunk/"), 0);
+	cr_assert_eq(bucket_count(bucket, "vol/condemned/"), 0);
+	cr_assert_eq(reads(other, NULL, 0), 0);
+}
+
+Test(races, deleting_a_volume_takes_its_unfinished_uploads_along)
+{
+	struct store *store;
+
+	die_in_upload();
+	store = client(other);
+	cr_assert_eq(volume_delete(store, &rude), 0);
+	store_close(store);
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_eq(bucket_count_uploads(bucket), 0);
 }
 
 Test(races, a_reader_within_grace_reads_what_was_replaced_long_after_its_birth)
