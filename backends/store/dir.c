@@ -495,6 +495,7 @@ static void dir_close(struct store *store)
 static const struct store_ops dir_ops = {
 	.name	= "dir",
 	.submit = dir_submit,
+	.forget = store_keeps_nothing,
 	.close	= dir_close,
 };
 

@@ -373,6 +373,7 @@ static void mem_close(struct store *store)
 static const struct store_ops mem_ops = {
 	.name	= "mem",
 	.submit = mem_submit,
+	.forget = store_keeps_nothing,
 	.close	= mem_close,
 };
 

@@ -6,6 +6,7 @@
  *
  * A request that waits for its next try hangs in store_retry's list, looked
  * after by a thread that is started when it is first needed. */
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -174,6 +175,11 @@ const char *store_request_name(const struct store_request *request, char *text,
 
 /* ---- trouble: what is being retried, told to people ------------------------- */
 
+static const char *reason(const struct store_reply *reply)
+{
+	return reply->message[0] ? reply->message : strerror(-reply->error);
+}
+
 /* The lock is held.  Returns whether to log that it begins. */
 static bool trouble_note(struct store_retry *retry, struct store_request *request)
 {
@@ -189,9 +195,9 @@ static bool trouble_note(struct store_retry *retry, struct store_request *reques
 		}
 	}
 	retry->trouble.attempts++;
-	snprintf(retry->trouble.reason, sizeof(retry->trouble.reason), "%.160s: %s",
+	snprintf(retry->trouble.reason, sizeof(retry->trouble.reason), "%.80s: %.170s",
 		 store_request_name(request, name, sizeof(name)),
-		 strerror(-request->reply.error));
+		 reason(&request->reply));
 	/* A store that stumbles now and then would fill the log. */
 	if (retry->announced ||
 	    (retry->last_announced && now - retry->last_announced < LOG_INTERVAL))
@@ -238,7 +244,7 @@ static void reply_clear(struct store_reply *reply)
 {
 	/* Not the text of the metadata, which length bounds. */
 	reply->error = 0;
-	reply->tag[0] = 0;
+	reply->message[0] = reply->tag[0] = 0;
 	reply->size = reply->count = reply->last_modified = reply->date = 0;
 	reply->metadata.length = 0;
 	memset(&reply->listing, 0, sizeof(reply->listing));
@@ -259,6 +265,10 @@ static void finish(struct store *store, struct store_request *request,
 	struct store_counters *counters = &store->counters;
 
 	trouble_end(store, request);
+	if (request->kept) {
+		store->ops->forget(store, request);
+		request->kept = NULL;
+	}
 	if (outcome == STORE_FAILED)
 		atomic_fetch_add(&counters->failures, 1);
 	if (outcome == STORE_DONE && request->op == STORE_GET)
@@ -293,13 +303,15 @@ static void give_up(struct store *store, struct store_request *request, int why)
 {
 	char name[STORE_KEY_MAX + 16], time[UNITS_TEXT];
 
-	if (why)
+	if (why) {
 		request->reply.error = why;
-	else
+		request->reply.message[0] = 0;
+	} else {
 		log_error("%s: %s: given up after %s: %s", store->place,
 			  store_request_name(request, name, sizeof(name)),
 			  time_format(clock_now() - request->started, time),
-			  strerror(-request->reply.error));
+			  reason(&request->reply));
+	}
 	finish(store, request, given_up(request));
 }
 
@@ -462,6 +474,7 @@ void store_submit(struct store *store, struct store_request *request)
 
 	request->attempts = 0;
 	request->resent = request->retried = false;
+	request->kept = NULL;
 	request->started = clock_now();
 	reply_clear(&request->reply);
 	atomic_store(&request->store, store);
@@ -512,6 +525,8 @@ void store_listing_free(struct store_listing *listing)
 		free(listing->entries[i].upload);
 	}
 	free(listing->entries);
+	free(listing->next_key);
+	free(listing->next_upload);
 	memset(listing, 0, sizeof(*listing));
 }
 
@@ -546,6 +561,12 @@ void store_deinit(struct store *store)
 	pthread_cond_destroy(&store->retry->wake);
 	free(store->retry);
 	free(store->place);
+}
+
+void store_keeps_nothing(struct store *store, struct store_request *request)
+{
+	(void)store;
+	assert(!request->kept);
 }
 
 void store_close(struct store *store)

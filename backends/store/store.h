@@ -98,12 +98,16 @@ struct store_entry {		/* of a listing */
 struct store_listing {
 	struct store_entry *entries;	/* in the order of the keys' bytes */
 	unsigned int nr_entries;
-	bool more;			/* ask again after the last key */
+	bool more;			/* list: ask again after the last key;
+					 * list_uploads: after these */
+	char *next_key, *next_upload;	/* list_uploads with more, else NULL */
 };
 void store_listing_free(struct store_listing *listing);
 
 struct store_reply {
 	int error;			/* -errno beside FAILED and TRANSIENT */
+	char message[256];		/* why, for people, where the store knows more
+					 * than @error says; empty: it does not */
 	char tag[STORE_TAG_MAX];	/* get, put: of the object; opaque */
 	uint64_t size;			/* get: bytes of the whole object */
 	uint64_t count;			/* get: bytes put into iov */
@@ -127,6 +131,8 @@ struct store_request {
 					 * may begin with '/': from the top of the
 					 * bucket or file system (a clone's parent) */
 	const char *after;		/* list: keys after this one; NULL: all */
+	const char *after_upload;	/* list_uploads, beside @after: next_upload of
+					 * the page before */
 	const char *upload;		/* abort_upload */
 	const char *const *keys;	/* delete: at most STORE_DELETE_MAX */
 	unsigned int nr_keys;
@@ -157,17 +163,24 @@ struct store_request {
 	bool resent;			/* after any resend a refusal is unknown; a
 					 * store that resends by itself sets it too */
 	bool retried;			/* counts as trouble until it completes */
-	uint64_t started;		/* clock_now() at store_submit() */
+	uint64_t started;		/* clock_now() at store_submit(); a store that
+					 * queues sets it to when the first try was
+					 * sent: retry_for runs from there */
+	void *kept;			/* the store's: what it keeps from one try to
+					 * the next; see forget() */
 	uint64_t due;			/* clock_now() of the next try */
 	struct store_request *next;	/* the store's, while it holds the request */
 };
 
 /* submit: never waits for the network or a disk; ends in store_complete().  It
  * is given no STORE_PROBE, which the doorway makes of puts and deletes.
+ * forget: there will be no other try of @request, whose @kept is not NULL; never
+ * waits.
  * close: nothing is in flight; frees the store, store_deinit() last. */
 struct store_ops {
 	const char *name;
 	void (*submit)(struct store *store, struct store_request *request);
+	void (*forget)(struct store *store, struct store_request *request);
 	void (*close)(struct store *store);
 };
 
@@ -204,6 +217,8 @@ int store_init(struct store *store, const struct store_ops *ops,
 	       const char *place);
 /* Takes down what store_init() made; for the close slot, last. */
 void store_deinit(struct store *store);
+/* The forget slot of a store that keeps nothing between tries. */
+void store_keeps_nothing(struct store *store, struct store_request *request);
 
 /* The doorway: checks the request, counts it, retries what is transient with
  * jittered exponential back-off until its deadline, and completes it.  Logs

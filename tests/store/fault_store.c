@@ -195,6 +195,7 @@ static struct passage *passage_new(struct fault *fault, struct store_request *ou
 	inner->priority = outer->priority;
 	inner->key = outer->key;
 	inner->after = outer->after;
+	inner->after_upload = outer->after_upload;
 	inner->upload = outer->upload;
 	inner->keys = outer->keys;
 	inner->nr_keys = outer->nr_keys;
@@ -498,6 +499,7 @@ static void client_close(struct store *store)
 static const struct store_ops client_ops = {
 	.name	= "fault",
 	.submit = client_submit,
+	.forget = store_keeps_nothing,
 	.close	= client_close,
 };
 

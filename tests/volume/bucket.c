@@ -394,6 +394,7 @@ static void client_close(struct store *store)
 static const struct store_ops client_ops = {
 	.name	= "bucket",
 	.submit = client_submit,
+	.forget = store_keeps_nothing,
 	.close	= client_close,
 };
 

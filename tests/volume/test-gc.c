@@ -491,7 +491,8 @@ static void uploads_close(struct store *store)
 	store_deinit(store);
 }
 
-static const struct store_ops uploads_ops = { "uploads", uploads_submit, uploads_close };
+static const struct store_ops uploads_ops = { "uploads", uploads_submit, store_keeps_nothing,
+						uploads_close };
 
 Test(gc, an_abandoned_upload_is_condemned_then_aborted, .init = setup,
      .fini = teardown)
