@@ -307,21 +307,46 @@ static int read_list(struct gc *gc, const char *key)
 
 typedef int gc_visit(struct gc *gc, const struct store_entry *entry);
 
+/* Where a page of a listing begins. */
+struct page {
+	char key[STORE_KEY_MAX], upload[STORE_KEY_MAX + 1];	/* S3: ids to 1,024 */
+	bool more;
+};
+
+static int page_turn(struct page *page, const struct store_listing *listing)
+{
+	const char *key = listing->next_key, *upload = listing->next_upload;
+
+	page->more = listing->more && (listing->nr_entries || key);
+	if (!page->more)
+		return 0;
+	if (!key)
+		key = listing->entries[listing->nr_entries - 1].key;
+	if (strlen(key) >= sizeof(page->key) ||
+	    (upload && strlen(upload) >= sizeof(page->upload)))
+		return -ENAMETOOLONG;
+	strcpy(page->key, key);
+	strcpy(page->upload, upload ? upload : "");
+	return 0;
+}
+
 /* Calls @visit for every key below @prefix, or every upload. */
 static int list_each(struct gc *gc, enum store_op op, const char *prefix,
 		     gc_visit *visit)
 {
 	struct store_request request = { 0 };
 	struct store_listing *listing = &request.reply.listing;
-	char after[STORE_KEY_MAX] = "";
+	struct page page = { .more = true };
 	enum store_outcome outcome;
 	unsigned int i;
-	bool more = true;
 	int error = 0;
 
-	while (more && !error) {
-		request = (struct store_request){ .cause = CAUSE_GC, .key = prefix,
-						  .after = *after ? after : NULL };
+	while (page.more && !error) {
+		request = (struct store_request){
+			.cause = CAUSE_GC, .key = prefix,
+			.after = *page.key ? page.key : NULL,
+			.after_upload = *page.upload ? page.upload : NULL,
+		};
 		outcome = store_wait(gc->store, op, &request);
 		if (outcome != STORE_DONE)
 			return say(gc, "LIST", prefix,
@@ -329,10 +354,8 @@ static int list_each(struct gc *gc, enum store_op op, const char *prefix,
 		gc->now = request.reply.date;
 		for (i = 0; i < listing->nr_entries && !error; i++)
 			error = visit(gc, &listing->entries[i]);
-		more = listing->more && listing->nr_entries;
-		if (more)
-			snprintf(after, sizeof(after), "%s",
-				 listing->entries[listing->nr_entries - 1].key);
+		if (!error)
+			error = page_turn(&page, listing);
 		store_listing_free(listing);
 	}
 	return error;
