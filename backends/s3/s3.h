@@ -58,12 +58,13 @@ const struct s3_options *s3_client_options(const struct s3_client *client);
 const char *s3_client_endpoint(const struct s3_client *client);
 const char *s3_client_region(const struct s3_client *client);
 const char *s3_client_credentials(const struct s3_client *client);
-/* Seconds that the server's clock is ahead of ours, as far as is known. */
+/* Seconds that the server's clock is ahead of ours by its latest reply. */
 int64_t s3_client_skew(const struct s3_client *client);
 
 /* One call. */
 struct s3_call;
 typedef void s3_done(struct s3_call *call);
+struct s3_route;
 
 struct s3_call {
 	/* Filled by the caller, stays until done. */
@@ -87,43 +88,87 @@ struct s3_call {
 	size_t text_max;		/* 0: 1 MiB */
 	enum request_priority priority;
 	uint64_t deadline;		/* clock_now() */
-	s3_done *done;
+	s3_done *done;			/* once, on any thread, no lock held */
+	/* Asked when it is about to leave the queue, on an I/O thread; may be
+	 * NULL.  True: nobody wants it any more; it ends with -ECANCELED. */
+	bool (*unwanted)(struct s3_call *call);
 	void *context;
 
-	/* Judged.  DONE: status 2xx, reply whole, and no <Error> in it.
+	/* Judged.  DONE: status 2xx, reply whole, of what was asked for (its
+	 * Range, its If-Match), and no <Error> in it.
 	 * ABSENT: NoSuchKey of a GET (or NoSuchUpload, see code), nothing else.
-	 * REFUSED: 412, or 409 ConditionalRequestConflict surely not applied.
-	 * UNKNOWN is said of calls that change something and may have.
-	 * TRANSIENT, FAILED: reply.error and message say why. */
+	 * REFUSED: 412, or 404 NoSuchKey to an If-Match of what changes something.
+	 * UNKNOWN is said of calls that change something and may have, or may yet.
+	 * TRANSIENT, FAILED: error and message say why.  Permanent (FAILED) before
+	 * the client's first success and TRANSIENT after it: no such host, a
+	 * certificate or a signature refused, replies that are not S3's. */
 	enum store_outcome outcome;
 	int error;			/* -errno beside TRANSIENT, FAILED, UNKNOWN */
 	char code[64];			/* S3's: "NoSuchKey"; empty: none */
 	char message[256];		/* for people: what failed and why, and what
 					 * to do; no secret */
 	struct http_request http;	/* status, reply headers, text */
+	uint64_t sent_at;		/* clock_now() when it first left the queue;
+					 * 0: it never did */
 
-	/* s3_call.c's. */
+	/* call.c's. */
 	struct s3_client *client;
+	const struct s3_route *route;
 	unsigned int redirects;
-	char *host, *path, *sent_query;
-	uint64_t generation;
+	bool clock_was_set;
+	bool in_pool, cancelled;	/* under the client's lock */
+	char *host, *path;		/* as signed */
+	char *other_host;		/* of a redirect for this call only */
+	char payload_hash[S3_HASH_SIZE];
+	uint64_t generation;		/* of the keys that signed it */
 };
 
+/* Everything but what the caller fills in is zero; @client too may be filled in, for
+ * a call that may be cancelled before it is submitted. */
 void s3_submit(struct s3_client *client, struct s3_call *call);
+/* From any thread until done(). */
 void s3_cancel(struct s3_call *call);
 void s3_wait(struct s3_client *client, struct s3_call *call);
 /* The same, tried again while TRANSIENT until @deadline (clock_now() ns) or until
  * *stop; for callers that are threads of their own.  May be NULL. */
 void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
 		      uint64_t deadline, const atomic_bool *stop);
+/* Frees what the calls above hold, and the caller's headers. */
 void s3_call_free(struct s3_call *call);
+/* For whoever reads a reply that was DONE further, and finds it wrong: it becomes
+ * UNKNOWN when the call changes something, else TRANSIENT, with -EBADMSG. */
+void s3_call_is_wrong(struct s3_call *call, const char *why);
 
-/* Multipart uploads, waiting; @deadline as above.  What they return besides DONE is
- * in *call, which the caller frees. */
+/* Sets outcome and error, and the message from a format. */
+void s3_call_says(struct s3_call *call, enum store_outcome outcome, int error,
+		  const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* Of a GET's reply: bytes of the whole object, by Content-Range or Content-Length;
+ * UINT64_MAX: it does not say.  And of a 416. */
+uint64_t s3_object_size(const struct s3_call *call);
+/* "Sun, 06 Nov 1994 08:49:37 GMT" in seconds since 1970; 0: that is no date. */
+uint64_t s3_date(const char *text);
+/* "x-amz-checksum-crc32c" and "Content-MD5" of @iov.  0 or as http_headers_add(). */
+int s3_add_crc32c(struct http_headers *headers, const struct iovec *iov,
+		  unsigned int nr_iov);
+int s3_add_md5(struct http_headers *headers, const struct iovec *iov,
+	       unsigned int nr_iov);
+/* Whether the endpoint is spoken to by TLS. */
+bool s3_client_is_tls(const struct s3_client *client);
+
+/* ---- multipart uploads ----------------------------------------------------- */
+
 struct s3_part { char etag[STORE_TAG_MAX]; uint64_t size; };
 /* The body of CompleteMultipartUpload; malloc'ed, or NULL. */
 char *s3_complete_body(const struct s3_part *parts, unsigned int nr_parts);
 /* The UploadId of CreateMultipartUpload's reply.  0 or -EBADMSG. */
 int s3_upload_id(const char *text, size_t count, char id[S3_UPLOAD_ID_MAX]);
+/* The ETag that the object will have: MD5 of the parts' and their number, in
+ * quotes.  0, or -EINVAL: the parts' tags are no MD5s. */
+int s3_upload_etag(const struct s3_part *parts, unsigned int nr_parts,
+		   char etag[STORE_TAG_MAX]);
+/* "partNumber=N&uploadId=ID", "uploadId=ID" when @part is 0; encoded, malloc'ed,
+ * or NULL. */
+char *s3_upload_query(const char *id, unsigned int part);
 
 #endif
