@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "src/random.h"
+#include "tests/store/given.h"
 #include "tests/store/stores.h"
 
 static int which[NR_TESTED_STORES];
@@ -212,8 +213,12 @@ CLAIM(if_match_replaces_only_what_it_names)
 
 CLAIM(a_tag_never_comes_back)
 {
+	const char *place = given_place();
 	struct store_reply first, again;
 
+	/* S3's tag is of the content: who needs new tags puts new content. */
+	if (place && strncmp(place, "s3:", 3) == 0)
+		return;
 	cr_assert_eq(put(t->store, "head", "a", STORE_ALWAYS, NULL, &first), STORE_DONE);
 	must_put(t->store, "head", "b");
 	cr_assert_eq(put(t->store, "head", "a", STORE_ALWAYS, NULL, &again), STORE_DONE);
@@ -442,7 +447,7 @@ CLAIM(a_cancelled_request_is_not_sent)
 struct race {
 	struct store *store;
 	enum store_condition condition;
-	char key[32], tag[STORE_TAG_MAX], text[24];
+	char key[32], tag[STORE_TAG_MAX], text[48];
 	enum store_outcome outcome;
 	char new_tag[STORE_TAG_MAX];
 };
@@ -467,7 +472,9 @@ static struct race *race_round(struct tested_store *t, struct race race[RACERS])
 
 	for (i = 0; i < RACERS; i++) {
 		race[i].store = i % 2 ? t->store : t->other;
-		snprintf(race[i].text, sizeof(race[i].text), "racer %d", i);
+		/* New content in every round: a tag may be of the content. */
+		snprintf(race[i].text, sizeof(race[i].text), "racer %d, %llx", i,
+			 (unsigned long long)random_id());
 		pthread_create(&threads[i], NULL, race_run, &race[i]);
 	}
 	for (i = 0; i < RACERS; i++) {
@@ -564,10 +571,10 @@ static void random_get(struct store *store, struct random *random,
 					       &reply);
 
 	cr_assert_eq(outcome, !e->there ? STORE_ABSENT : inside ? STORE_DONE : STORE_FAILED);
-	if (outcome == STORE_DONE)
+	if (outcome == STORE_DONE) {
 		cr_assert_arr_eq(buffer, e->text + offset, count);
-	if (e->there)
 		cr_assert_str_eq(reply.tag, e->tag);
+	}
 }
 
 static void check_list(struct store *store, const struct expected *e)
