@@ -310,7 +310,8 @@ static int parse_recent(const uint8_t *p, size_t length, struct head *head,
 static int parse_snapshots(const uint8_t *p, size_t length, struct head *head,
 			   char why[REASON_SIZE])
 {
-	if (head->deleted || length != 24 || u64(p) > head->epoch + 1)
+	if (head->deleted || length != 24 || !u64(p) || u64(p) > head->epoch + 1 ||
+	    u64(p + 16) > head->epoch)
 		return bad(why, "its place of the snapshot list cannot be");
 	head->has_snapshots = true;
 	head->list_epoch = u64(p);
@@ -328,7 +329,7 @@ static int parse_origins(const uint8_t *p, size_t length, struct head *head,
 		return bad(why, "it has origins that cannot be");
 	for (; length; length -= 12 + count, p += 12 + count, origin++) {
 		if (head->nr_origins == ORIGINS_MAX || length < 12 ||
-		    u32(p + 8) > length - 12 || !u64(p) ||
+		    u32(p + 8) > length - 12 || !u64(p) || u64(p) > head->epoch ||
 		    (head->nr_origins && u64(p) <= origin[-1].epoch))
 			return bad(why, "origin %u cannot be", head->nr_origins);
 		count = u32(p + 8);

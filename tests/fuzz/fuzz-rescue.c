@@ -7,9 +7,9 @@
 
 #define expect_same(kind, ours, theirs) do {					\
 	if ((ours) != (theirs)) {						\
-		fprintf(stderr, "%s: rescue %s it, objmap %s: %s\n", kind,	\
-			(ours) ? "takes" : "refuses",				\
-			(theirs) ? "does" : "does not", why);			\
+		fprintf(stderr, "%s: only %s takes it; the other says: %s\n",	\
+			kind, (ours) ? "objmap-rescue" : "objmap",		\
+			(ours) ? objmap_why : why);				\
 		abort();							\
 	}									\
 } while (0)

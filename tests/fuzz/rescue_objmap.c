@@ -5,6 +5,14 @@
 #include "src/volume/format.h"
 #include "tests/fuzz/rescue_objmap.h"
 
+char objmap_why[160];
+
+static bool refused(const struct format_fault *fault)
+{
+	memcpy(objmap_why, fault->what, sizeof(objmap_why));
+	return false;
+}
+
 bool objmap_takes_head(const uint8_t *data, size_t count, struct said_head *said)
 {
 	static struct head head;
@@ -12,7 +20,7 @@ bool objmap_takes_head(const uint8_t *data, size_t count, struct said_head *said
 	unsigned int i;
 
 	if (head_decode(data, count, &head, &fault))
-		return false;
+		return refused(&fault);
 	memset(said, 0, sizeof(*said));
 	said->size = head.size;
 	said->epoch = head.epoch;
@@ -39,7 +47,7 @@ bool objmap_takes_list(const uint8_t *data, size_t count, unsigned int *nr_entri
 	struct snapshot_list list;
 
 	if (snapshot_list_decode(data, count, &list, &fault))
-		return false;
+		return refused(&fault);
 	*nr_entries = list.nr;
 	snapshot_list_free(&list);
 	return true;
@@ -55,8 +63,10 @@ bool objmap_takes_node(const uint8_t *data, uint64_t size, unsigned int level,
 
 	head.size = size;
 	head.chunk_size = 65536;
-	return !node_decode(data, NODE_BYTES, refs, &fault) &&
-	       !node_check(&head, level, number, &self, refs, &fault);
+	if (node_decode(data, NODE_BYTES, refs, &fault) ||
+	    node_check(&head, level, number, &self, refs, &fault))
+		return refused(&fault);
+	return true;
 }
 
 bool objmap_takes_frames(const char *text, unsigned int nr_frames, uint32_t *crc)

@@ -17,7 +17,9 @@ struct said_head {
 	char origin[513];	/* of a ref of epoch 1000 */
 };
 
-/* Each: whether objmap takes it. */
+/* Each: whether objmap takes it; objmap_why is its reason for the last that it did not. */
+extern char objmap_why[160];
+
 bool objmap_takes_head(const uint8_t *data, size_t count, struct said_head *said);
 bool objmap_takes_list(const uint8_t *data, size_t count, unsigned int *nr_entries);
 /* @data has 24576 bytes; the node is number @number of @level of a volume of @size
