@@ -347,7 +347,7 @@ static int parse_origins(const uint8_t *p, size_t length, struct head *head,
 static int parse_section(const struct section *s, struct head *head,
 			 char why[REASON_SIZE])
 {
-	if (s->type == 0 || s->type >= HEAD_SECTIONS)
+	if (s->type >= HEAD_SECTIONS)
 		return s->must ? bad(why, "it has a section of type %u, which this "
 				     "program does not know", s->type) : 0;
 	if (!s->must)
@@ -378,7 +378,7 @@ int parse_head(const uint8_t *bytes, size_t count, struct head *head,
 	if (parse_envelope(bytes, count, "OBJMHEAD", HEAD_SIZE_MAX, why))
 		return -1;
 	while ((got = next_section(bytes, count, &at, &section, why)) > 0) {
-		if (seen && section.type <= before)
+		if (section.type <= before)
 			return bad(why, "its sections are out of order");
 		before = section.type;
 		/* What follows needs what these say. */
