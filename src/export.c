@@ -67,9 +67,14 @@ static int open_volume(struct export *export,
 	return 0;
 }
 
-static int open_device(struct export *export, struct stage **backend)
+static int open_device(struct export *export,
+		       const struct export_options *options,
+		       struct stage **backend)
 {
-	struct device_options device = { .read_only = export->read_only };
+	struct device_options device = {
+		.read_only = export->read_only,
+		.retry_for = options->store.retry_for,
+	};
 
 	return place_open_device(&export->place, &device, backend);
 }
@@ -145,7 +150,7 @@ int export_open(const struct place *place, const char *name,
 	export->read_only = options->read_only || export->place.snapshot;
 	error = export->place.is_volume ?
 		open_volume(export, options, &backend) :
-		open_device(export, &backend);
+		open_device(export, options, &backend);
 	if (!error)
 		error = build(export, backend, options);
 	if (error) {

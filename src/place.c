@@ -1,4 +1,6 @@
 /* place.c: reads a place: SCHEME:PATH[@SNAPSHOT][?NAME=VALUE[&NAME=VALUE]]. */
+#include "config.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,8 +10,15 @@
 #include "src/log.h"
 #include "src/nearest.h"
 #include "src/place.h"
+#include "src/place_nbd.h"
 #include "src/place_s3.h"
 #include "src/units.h"
+
+#ifdef HAVE_LIBNBD
+#define NBD_IS_BUILT true
+#else
+#define NBD_IS_BUILT false
+#endif
 
 struct scheme {
 	const char *name;
@@ -23,6 +32,10 @@ struct scheme {
 #define S3_IS_BUILT false
 #define PARAMS(...) (const char *const[]){ __VA_ARGS__, NULL }
 static const char *const no_params[] = { NULL };
+static const char *const nbd_params[] = {
+	"connections", "socket", "tls-certificates", "tls-psk-file",
+	"tls-verify-peer", NULL
+};
 
 static const struct scheme schemes[] = {
 	{ "dir", true, true, PARAMS("network") },
@@ -35,10 +48,11 @@ static const struct scheme schemes[] = {
 	{ "s3+object", false, false, no_params },
 	{ "http", false, false, no_params },
 	{ "https", false, false, no_params },
-	{ "nbd", false, false, no_params },
-	{ "nbds", false, false, no_params },
-	{ "nbd+unix", false, false, no_params },
-	{ "nbds+unix", false, false, no_params },
+	/* What does not belong to one of them is told in place_nbd.c. */
+	{ "nbd", false, NBD_IS_BUILT, nbd_params },
+	{ "nbds", false, NBD_IS_BUILT, nbd_params },
+	{ "nbd+unix", false, NBD_IS_BUILT, nbd_params },
+	{ "nbds+unix", false, NBD_IS_BUILT, nbd_params },
 };
 #define NR_SCHEMES (sizeof(schemes) / sizeof(schemes[0]))
 
@@ -361,6 +375,16 @@ static int check_size(const struct place *place)
 	return -EINVAL;
 }
 
+static int check_nbd(const struct place *place)
+{
+	struct nbd_place nbd;
+	int error = nbd_place_parse(place, &nbd);
+
+	if (!error)
+		nbd_place_free(&nbd);
+	return error;
+}
+
 /* A plain file as an argument of copy: no escapes, no parameters. */
 static int plain_file(const char *text, struct place *place)
 {
@@ -413,6 +437,8 @@ int place_parse(const char *text, unsigned int accept, struct place *place)
 		error = check_size(place);
 	if (!error && strcmp(scheme->name, "s3") == 0)
 		error = check_s3(place, accept & PLACE_FOLDER);
+	if (!error && place_is_nbd(place))
+		error = check_nbd(place);
 	if (error)
 		place_free(place);
 	return error;

@@ -4,8 +4,10 @@
 #include <string.h>
 #include <strings.h>
 
+#include "backends/nbd/nbd.h"
 #include "src/log.h"
 #include "src/place.h"
+#include "src/place_nbd.h"
 #include "src/place_s3.h"
 #include "src/units.h"
 
@@ -94,6 +96,8 @@ int place_open_device(const struct place *place,
 
 	if (strcmp(place->scheme, "file") == 0)
 		return file_open(place->path, options, stage);
+	if (place_is_nbd(place))
+		return nbd_remote_open(place, options, stage);
 	error = size_parse(place->path, &size);	/* place_parse() has looked */
 	if (error)
 		return error;

@@ -12,6 +12,7 @@
 #include "src/cmd/copy_ends.h"
 #include "src/cmd/open.h"
 #include "src/log.h"
+#include "src/place_nbd.h"
 #include "src/units.h"
 #include "src/where.h"
 
@@ -45,7 +46,10 @@ int source_open(const struct options *options, const char *text,
 		struct copy_end *source)
 {
 	struct export_options how = { .read_only = true };
-	struct device_options device = { .read_only = true };
+	struct device_options device = {
+		.read_only = true,
+		.retry_for = option_time(options, "retry-for"),
+	};
 	int error;
 
 	memset(source, 0, sizeof(*source));
@@ -172,11 +176,16 @@ static int open_file(const struct options *options, const struct copy_end *sourc
 static int open_device(const struct options *options, const struct copy_end *source,
 		       struct copy_end *target)
 {
-	struct device_options device = { 0 };
+	struct device_options device = {
+		.retry_for = option_time(options, "retry-for"),
+	};
 	int error;
 
 	if (is_plain_file(target))
 		error = open_file(options, source, target);
+	else if (place_is_nbd(&target->place) && !option_flag(options, "overwrite") &&
+		 !option_flag(options, "resume"))
+		return tell_exists(options, target->text);
 	else
 		error = place_open_device(&target->place, &device, &target->stage);
 	if (error || !target->stage)

@@ -304,9 +304,13 @@ static void look_at_store(const struct options *options,
 	store_close(store);
 }
 
-static void look_at_device(struct findings *findings, const struct place *place)
+static void look_at_device(const struct options *options,
+			   struct findings *findings, const struct place *place)
 {
-	struct device_options device = { .read_only = true };
+	struct device_options device = {
+		.read_only = true,
+		.retry_for = option_time(options, "retry-for"),
+	};
 	char size[UNITS_TEXT], why[512];
 	struct stage *stage;
 	int error;
@@ -366,7 +370,7 @@ int doctor_run(const struct options *options, int nr_arguments, char **arguments
 		if (strcmp(place.scheme, "dir") == 0)
 			look_at_store(options, &findings, &place);
 		else if (!place.is_volume)
-			look_at_device(&findings, &place);
+			look_at_device(options, &findings, &place);
 		place_free(&place);
 	}
 	if (option_flag(options, "json")) {

@@ -290,7 +290,10 @@ static int device_print(const struct options *options, const struct place *place
 
 static int device_info(const struct options *options, const struct place *place)
 {
-	struct device_options device = { .read_only = true };
+	struct device_options device = {
+		.read_only = true,
+		.retry_for = option_time(options, "retry-for"),
+	};
 	struct picture picture = { 0 };
 	struct stage *stage;
 	int error, status;

@@ -1,10 +1,12 @@
-/* list.c: `objmap list`: the volumes below a folder, or a volume's snapshots. */
+/* list.c: `objmap list`: the volumes below a folder, or a volume's snapshots;
+ * list_nbd.c has what an NBD server exports. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/cmd/list_nbd.h"
 #include "src/cmd/open.h"
 #include "src/cmd/print.h"
 #include "src/cmd/snapshots.h"
@@ -142,6 +144,8 @@ int list_run(const struct options *options, int nr_arguments, char **arguments)
 	struct head head;
 	int error, status;
 
+	if (strncmp(arguments[0], "nbd", 3) == 0)
+		return list_exports(options, arguments[0]);
 	error = open_volume_store(options, arguments[0], WANT_VOLUME, &place,
 				  &store);
 	if (error)

@@ -1,6 +1,11 @@
 /* pipelines.c: everything the contract suite runs over. */
+#include "config.h"
+
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "src/place.h"
 #include "src/volume/volume.h"
@@ -191,6 +196,73 @@ static const struct pipeline given[] = {
 	{ "volume of small chunks in the given place", open_volume_given_small },
 };
 
+#ifdef HAVE_LIBNBD
+/* Starts nbdkit on FOLDER/socket; it ends with this process. */
+static int start_nbdkit(const char *folder, const char *filters, uint64_t size)
+{
+	char command[PATH_MAX], path[100];
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "%s/socket", folder);
+	snprintf(command, sizeof(command),
+		 "exec nbdkit --exit-with-parent -f -U %s memory size=%llu %s", path,
+		 (unsigned long long)size, filters);
+	pid = fork();
+	if (pid == 0) {
+		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+		_exit(127);
+	}
+	for (int i = 0; pid > 0 && i < 1000; i++) {
+		if (access(path, F_OK) == 0)
+			return 0;
+		if (waitpid(pid, NULL, WNOHANG) == pid)
+			break;
+		usleep(10000);
+	}
+	return -EIO;
+}
+
+static int open_remote_with(const char *folder, const char *filters,
+			    uint64_t size, struct stage **stage)
+{
+	const struct device_options options = { 0 };
+	char text[PATH_MAX];
+	struct place place;
+	int error = start_nbdkit(folder, filters, size);
+
+	if (error)
+		return error;
+	snprintf(text, sizeof(text), "nbd+unix:///?socket=%s/socket", folder);
+	error = place_parse(text, 0, &place);
+	if (error)
+		return error;
+	error = place_open_device(&place, &options, stage);
+	place_free(&place);
+	if (!error && (*stage)->geometry.write_unit > 1)
+		error = chunked_open(*stage, stage);
+	return error ? error : arbitrary_open(*stage, stage);
+}
+
+static int open_remote(const char *folder, struct stage **stage)
+{
+	return open_remote_with(folder, "", ODD_SIZE, stage);
+}
+
+static int open_remote_blocks(const char *folder, struct stage **stage)
+{
+	return open_remote_with(folder, "--filter=blocksize-policy blocksize-minimum=4096 "
+				"blocksize-preferred=64K blocksize-maximum=512K "
+				"blocksize-error-policy=error", 6 * MIB + 3 * 4096, stage);
+}
+
+/* Can neither zero nor FUA nor tell extents. */
+static int open_remote_plain(const char *folder, struct stage **stage)
+{
+	return open_remote_with(folder, "--filter=nozero --filter=noextents --filter=fua",
+				ODD_SIZE, stage);
+}
+#endif
+
 static const struct pipeline pipelines[] = {
 	{ "memory", open_memory },
 	{ "null", open_null, FORGETS },
@@ -206,6 +278,11 @@ static const struct pipeline pipelines[] = {
 	{ "arbitrary over one part of a chunk", open_tiny },
 	{ "volume in memory", open_volume_mem },
 	{ "volume in a directory", open_volume_dir },
+#ifdef HAVE_LIBNBD
+	{ "remote", open_remote },
+	{ "remote with blocks", open_remote_blocks },
+	{ "remote that can little", open_remote_plain },
+#endif
 };
 
 const struct pipeline *contract_pipelines(unsigned int *nr)
