@@ -34,6 +34,11 @@ const char *print_time(uint64_t seconds, char text[PRINT_TIME_TEXT])
 	return text;
 }
 
+const char *plural(uint64_t nr)
+{
+	return nr == 1 ? "" : "s";
+}
+
 unsigned int text_columns(const char *text)
 {
 	unsigned int nr = 0;

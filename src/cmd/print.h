@@ -14,6 +14,9 @@ int print_json(json_t *value);
 #define PRINT_TIME_TEXT 32
 const char *print_time(uint64_t seconds, char text[PRINT_TIME_TEXT]);
 
+/* What a word gets behind @nr: "s", or "" for one. */
+const char *plural(uint64_t nr);
+
 /* Prints what cost_by_cause() said, a line for each cause that cost anything; takes
  * the reference. */
 void print_costs(json_t *costs, const char *of_whom);

@@ -47,13 +47,13 @@ static int print_result(const struct options *options, const struct place *place
 			"nodes", (json_int_t)r->nodes,
 			"bytes", (json_int_t)r->bytes, "faults", faults->list));
 	if (r->faults)
-		printf("%s: %" PRIu64 " faults in %" PRIu64 " chunks and %" PRIu64
-		       " map nodes (%s)\n", place->text, r->faults, r->chunks,
-		       r->nodes, size_format(r->bytes, bytes));
+		printf("%s: %" PRIu64 " fault%s in ", place->text, r->faults,
+		       plural(r->faults));
 	else
-		printf("%s: all good: %" PRIu64 " chunks and %" PRIu64
-		       " map nodes (%s)\n", place->text, r->chunks, r->nodes,
-		       size_format(r->bytes, bytes));
+		printf("%s: all good: ", place->text);
+	printf("%" PRIu64 " chunk%s and %" PRIu64 " map node%s (%s)\n", r->chunks,
+	       plural(r->chunks), r->nodes, plural(r->nodes),
+	       size_format(r->bytes, bytes));
 	return 0;
 }
 

@@ -180,6 +180,7 @@ class Copy(World):
         self.assertIn('cannot be read', p.stderr.decode())
         p = self.objmap('verify', self.place, status=1)
         self.assertIn(os.path.basename(chunk), p.stderr.decode())
+        self.assertIn(': 1 fault in 16 chunks and ', p.stdout.decode())
 
     def test_a_killed_copy_is_incomplete_and_goes_on(self):
         for what in (signal.SIGKILL, signal.SIGINT):
