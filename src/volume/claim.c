@@ -175,7 +175,7 @@ static const char *since_format(uint64_t since, char text[32])
 }
 
 static int refuse(struct store *store, const struct holder *holder,
-		  const struct holder *us, bool journal)
+		  const struct holder *us, bool journal, bool to_write)
 {
 	const char *where = same_boot(holder, us) ? "here" : "there";
 	char since[32];
@@ -189,16 +189,19 @@ static int refuse(struct store *store, const struct holder *holder,
 			  since_format(holder->since, since));
 	else
 		log_error("%s: volume is held by %s (pid %llu) since %s: unmount it %s, "
-			  "mount it with --read-only, or, if that writer is gone for "
-			  "good, add --take-over", store->place, holder->host,
+			  "%sor, if that writer is gone for good, add --take-over",
+			  store->place, holder->host,
 			  (unsigned long long)holder->pid,
-			  since_format(holder->since, since), where);
+			  since_format(holder->since, since), where,
+			  to_write ? "mount it with --read-only, " : "");
 	return -EBUSY;
 }
 
-/* Whether head's holder lets us claim.  @lock is what claim_lock() returned. */
+/* Whether head's holder lets us claim.  @lock is what claim_lock() returned;
+ * @to_write: not to be rolled back or deleted. */
 static int may_claim(struct store *store, const struct claim_options *options,
-		     const struct head *head, const struct holder *us, int lock)
+		     const struct head *head, const struct holder *us, int lock,
+		     bool to_write)
 {
 	const struct holder *holder = &head->holder;
 
@@ -216,9 +219,9 @@ static int may_claim(struct store *store, const struct claim_options *options,
 		return 0;
 	}
 	if (!options->take_over)
-		return refuse(store, holder, us, false);
+		return refuse(store, holder, us, false, to_write);
 	if (holder->journal && !same_machine(holder, us) && !options->abandon_journal)
-		return refuse(store, holder, us, true);
+		return refuse(store, holder, us, true, to_write);
 	log_notice("%s: taken over from %s (pid %llu): what it has not committed "
 		   "stays with it", store->place, holder->host,
 		   (unsigned long long)holder->pid);
@@ -296,7 +299,7 @@ static int claim_once(struct swap *swap, const struct claim_options *given,
 	if (lock && lock != -EWOULDBLOCK)
 		return lock;
 	holder_fill(&us, claim->lock_fd);
-	error = may_claim(store, &options, &swap->base.head, &us, lock);
+	error = may_claim(store, &options, &swap->base.head, &us, lock, keep);
 	if (error)
 		return error;
 	claim->writer = random_id();
