@@ -64,7 +64,8 @@ void mounts_wait(struct mounts *mounts, struct daemon *daemon, pid_t child,
  * they cannot be saved. */
 int mounts_end(struct mounts *mounts);
 
-/* After all have ended: the exit status, 1 if any was fenced or dropped. */
+/* After all have ended: the exit status, 1 if any was fenced, or a plain device
+ * could not be flushed.  What was dropped was dropped as asked: 0. */
 int mounts_close(struct mounts *mounts);
 
 #endif
