@@ -1,4 +1,6 @@
 /* status.c: says what the mounts of this machine are doing. */
+#include "config.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,10 +10,12 @@
 #include "src/cmd/print.h"
 #include "src/cmd/verbs.h"
 #include "src/control.h"
+#include "src/frontend/fuse/mountpoint.h"
 #include "src/log.h"
 #include "src/where.h"
 
 #define ANSWER_TIMEOUT (5 * CLOCK_SECOND)
+#define DEAD_ADVICE "its daemon has died: objmap umount takes it away, mount replaces it"
 
 static const char *text_of(const json_t *object, const char *name)
 {
@@ -148,6 +152,71 @@ static void add_mount(void *context, const char *control)
 		json_array_append_new(mounts, status);
 }
 
+/* Whether a dead daemon's file is still at @where.  To be asked when nobody
+ * answers: the file of one that only hangs would keep us waiting. */
+static bool left_by_the_dead(const struct where *where)
+{
+#ifdef HAVE_FUSE
+	return where->kind == WHERE_FUSE &&
+	       mountpoint_look(where->path) == MOUNTPOINT_DEAD;
+#else
+	(void)where;
+	return false;
+#endif
+}
+
+#ifdef HAVE_FUSE
+/* Such a file is in nobody's answer. */
+static void add_if_dead(void *context, const char *path, const char *place)
+{
+	json_t *mounts = context, *mount, *status;
+	struct where where;
+	char *control;
+	size_t i;
+	int error;
+
+	json_array_foreach(mounts, i, mount)
+		if (strcmp(text_of(mount, "where"), path) == 0)
+			return;
+	if (where_parse(path, &where) != 0)
+		return;
+	control = where_control_path(&where);
+	error = control ? ask(control, &status) : -EIO;
+	if (!error)	/* mounted this very moment */
+		json_array_append_new(mounts, status);
+	else if ((error == -ECONNREFUSED || error == -ENOENT) &&
+		 left_by_the_dead(&where))
+		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s}",
+			"where", path, "place", place, "state", "dead"));
+	free(control);
+	where_free(&where);
+}
+#endif
+
+static bool is_dead(const json_t *mount)
+{
+	return strcmp(text_of(mount, "state"), "dead") == 0;
+}
+
+static int add_row(struct table *table, const json_t *mount)
+{
+	const json_t *volume = json_object_get(mount, "volume");
+	char size[UNITS_TEXT], dirty[UNITS_TEXT], clients[24];
+	char unsaved[UNITS_TEXT + 16];
+	const char *dead[] = { text_of(mount, "where"), text_of(mount, "place"),
+			       "-", "-", "DEAD" };
+	const char *cells[] = { text_of(mount, "where"), text_of(mount, "place"),
+		size_format(number_of(mount, "size"), size), clients, unsaved };
+
+	snprintf(unsaved, sizeof(unsaved), "%s%s",
+		 size_format(number_of(volume, "dirty_bytes") +
+			     number_of(volume, "committing_bytes"), dirty),
+		 json_is_true(json_object_get(volume, "fenced")) ? " FENCED" : "");
+	snprintf(clients, sizeof(clients), "%llu",
+		 (unsigned long long)number_of(mount, "clients"));
+	return table_add(table, is_dead(mount) ? dead : cells);
+}
+
 static int print_all(const struct options *options)
 {
 	json_t *mounts = json_array(), *mount;
@@ -160,27 +229,17 @@ static int print_all(const struct options *options)
 		json_decref(mounts);
 		return 1;
 	}
+#ifdef HAVE_FUSE
+	mountpoint_each(add_if_dead, mounts);
+#endif
 	if (option_flag(options, "json"))
 		return print_json(mounts);
 	table_add(&table, heads);
 	json_array_foreach(mounts, i, mount) {
-		const json_t *volume = json_object_get(mount, "volume");
-		char size[UNITS_TEXT], dirty[UNITS_TEXT], clients[24];
-		char unsaved[UNITS_TEXT + 16];
-		const char *cells[] = { text_of(mount, "where"),
-			text_of(mount, "place"),
-			size_format(number_of(mount, "size"), size), clients,
-			unsaved };
-
-		snprintf(unsaved, sizeof(unsaved), "%s%s",
-			 size_format(number_of(volume, "dirty_bytes") +
-				     number_of(volume, "committing_bytes"), dirty),
-			 json_is_true(json_object_get(volume, "fenced")) ?
-			 " FENCED" : "");
-		snprintf(clients, sizeof(clients), "%llu",
-			 (unsigned long long)number_of(mount, "clients"));
-		if (table_add(&table, cells) != 0)
+		if (add_row(&table, mount) != 0)
 			status = 1;
+		if (is_dead(mount))
+			log_notice("%s: " DEAD_ADVICE, text_of(mount, "where"));
 	}
 	if (json_array_size(mounts))
 		table_print(&table);
@@ -204,6 +263,8 @@ static int print_one(const struct options *options, const char *text)
 	error = control ? ask(control, &status) : -EIO;
 	if (error == -ETIMEDOUT)
 		log_error("%s: its daemon does not answer", text);
+	else if ((error == -ECONNREFUSED || error == -ENOENT) && left_by_the_dead(&where))
+		log_error("%s: " DEAD_ADVICE, text);
 	else if (error == -ECONNREFUSED || error == -ENOENT)
 		log_error("%s is not mounted", text);
 	else if (error)

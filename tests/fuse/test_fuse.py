@@ -462,6 +462,23 @@ class Mountpoint(Fuse):
         with open('/proc/self/mounts') as f:
             self.assertNotIn(self.dir, f.read())
 
+    def test_status_lists_a_dead_mount_and_says_what_to_do(self):
+        alive = self.mount('memory:1M', name='alive')
+        path = self.mount('memory:2M')
+        self.kill(path)
+        # Other users and tests may have dead mounts, too.
+        mounts = {m['where']: m for m in json.loads(self.objmap('status', '--json').stdout)}
+        self.assertEqual(mounts[path], {'where': path, 'place': 'memory:2M', 'state': 'dead'})
+        self.assertEqual(mounts[alive]['state'], 'serving')
+        p = self.objmap('status')
+        self.assertRegex(p.stdout.decode(), '(?m)^%s .*memory:2M .*DEAD$' % path)
+        self.assertIn('%s: its daemon has died: objmap umount' % path, p.stderr.decode())
+        self.assertIn(b'its daemon has died', self.objmap('status', path, status=1).stderr)
+        self.umount(path)
+        self.assertEqual([m['where'] for m in json.loads(
+            self.objmap('status', '--json').stdout) if self.dir in m['where']], [alive])
+        self.umount(alive)
+
     def test_umount_cleans_up_a_dead_mount_and_says_so(self):
         path = self.mount('memory:1M')
         self.kill(path)

@@ -63,6 +63,20 @@ bool mountpoint_is_foreign(const char *path)
 	return mounted(path) == 2;
 }
 
+void mountpoint_each(void (*visit)(void *context, const char *path,
+				   const char *place), void *context)
+{
+	FILE *table = setmntent("/proc/self/mounts", "re");
+	struct mntent entry;
+	char line[8192];
+
+	while (table && getmntent_r(table, &entry, line, sizeof(line)))
+		if (strcmp(entry.mnt_type, FUSE_TYPE) == 0)
+			visit(context, entry.mnt_dir, entry.mnt_fsname);
+	if (table)
+		endmntent(table);
+}
+
 /* fusermount3 says why it failed on standard error only, so it stays quiet and
  * the table of mounts is asked. */
 static int unmount_by_program(const char *path, bool lazy)

@@ -19,6 +19,11 @@ enum mountpoint_state mountpoint_look(const char *path);
  * nothing there, so that the daemon itself can ask. */
 bool mountpoint_is_foreign(const char *path);
 
+/* Calls @visit for every mount of objmap that this process can see, topmost or
+ * not, with its path and the place that is in it. */
+void mountpoint_each(void (*visit)(void *context, const char *path,
+				   const char *place), void *context);
+
 /* Unmounts @path, through fusermount3 where this process is not root.  @lazy:
  * users keep what they have open.  0, -EBUSY, or another -errno; not logged. */
 int mountpoint_unmount(const char *path, bool lazy);
