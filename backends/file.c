@@ -5,7 +5,11 @@
  *
  * Linux reports a failed write-back to one fsync only, and forgets the data.
  * So a failed sync is remembered here, and every later flush fails too: what
- * was lost stays lost until the file is opened again. */
+ * was lost stays lost until the file is opened again.
+ *
+ * Who writes has a lock on the file, which objmap and QEMU respect: two writers
+ * would spoil what is in it.  Who reads has none: the kernel shows him every
+ * write, as it does to other programs. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -26,6 +30,8 @@
 #define NR_THREADS	8
 #define PIECES_MAX	64		/* iovecs of one system call */
 #define ZEROS_SIZE	65536u
+#define LOCK_TRIES	100		/* one second in all */
+#define LOCK_PAUSE_US	10000
 
 struct file {
 	struct stage stage;		/* must stay first */
@@ -436,6 +442,28 @@ static int sync_folder(const char *path)
 	return error;
 }
 
+/* Tries for a while: a daemon that was killed a moment ago holds its lock until
+ * its last thread has ended. */
+static int lock_for_writing(struct file *file)
+{
+	/* The descriptor's: another one of this very process is refused, too. */
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (fcntl(file->fd, F_OFD_SETLK, &lock) == 0)
+			return 0;
+		if (errno != EAGAIN && errno != EACCES) {
+			log_warning("file:%s: cannot be locked (%s): see to it that nobody else writes it",
+				    file->path, strerror(errno));
+			return 0;
+		}
+		usleep(LOCK_PAUSE_US);
+	}
+	log_error("file:%s: somebody else has it open for writing, another objmap or QEMU: end that first (objmap status), or mount it with --read-only",
+		  file->path);
+	return -EBUSY;
+}
+
 static int file_open_fd(struct file *file, const struct device_options *options)
 {
 	const char *hint = "";
@@ -446,7 +474,7 @@ static int file_open_fd(struct file *file, const struct device_options *options)
 			(options->create ? O_CREAT : 0) | O_CLOEXEC | O_NONBLOCK,
 			0666);
 	if (file->fd >= 0)
-		return 0;
+		return options->read_only ? 0 : lock_for_writing(file);
 	error = -errno;
 	if (error == -EISDIR)
 		hint = "; a folder is no device, dir:PATH is a volume in one";

@@ -96,6 +96,24 @@ Test(file, what_was_written_is_there_after_opening_again)
 	cr_expect_eq(memcmp(got, buffer, SIZE), 0);
 }
 
+Test(file, it_has_one_writer_and_any_number_of_readers)
+{
+	struct device_options writer = { 0 }, reader = { .read_only = true };
+	struct stage *second = NULL, *readers[2];
+
+	cr_expect_eq(file_open(path, &writer, &second), -EBUSY);
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(file_open(path, &reader, &readers[i]), 0);
+	cr_expect_eq(stage_write(stage, buffer, 100, 0, 0), 0);
+	cr_expect_eq(stage_read(readers[0], got, 100, 0, 0), 0);
+	cr_expect_eq(memcmp(got, buffer, 100), 0);
+	stage_close(stage);
+	stage = NULL;
+	cr_expect_eq(file_open(path, &writer, &stage), 0);
+	for (int i = 0; i < 2; i++)
+		stage_close(readers[i]);
+}
+
 Test(file, after_a_failed_sync_every_flush_fails)
 {
 	cr_expect_eq(stage_write(stage, buffer, 100, 0, 0), 0);
