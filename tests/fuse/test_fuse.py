@@ -673,6 +673,25 @@ class Unprivileged(Fuse):
         wait_gone(pid)
         run(OBJMAP, 'mount', 'memory:2M', path)
         run(OBJMAP, 'umount', path)
+        # What keeps fusermount3 from unmounting is told as it is.
+        os.mkdir(self.path('bin'))
+        with open(self.path('bin/fusermount3'), 'w') as f:
+            f.write('#!/bin/sh\necho fusermount3: out of luck >&2\nexit 1\n')
+        os.chmod(self.path('bin/fusermount3'), 0o755)
+        env['PATH'] = self.path('bin') + ':' + env['PATH']
+        run(OBJMAP, 'mount', 'memory:1M', path)
+        said = run(OBJMAP, 'umount', path, status=1).stderr.decode()
+        self.assertIn('fusermount3: out of luck', said)
+        self.assertNotIn('in use', said)
+        os.unlink(self.path('bin/fusermount3'))
+        user = self.start(*as_nobody, 'sh', '-c', 'exec <"$0"; echo; exec sleep 60', path,
+                          stdout=subprocess.PIPE)
+        user.stdout.readline()
+        user.stdout.close()
+        self.assertIn(b'is in use', run(OBJMAP, 'umount', path, status=1).stderr)
+        user.kill()
+        user.wait()
+        run(OBJMAP, 'umount', path)
 
 
 if __name__ == '__main__':

@@ -77,32 +77,58 @@ void mountpoint_each(void (*visit)(void *context, const char *path,
 		endmntent(table);
 }
 
-/* fusermount3 says why it failed on standard error only, so it stays quiet and
- * the table of mounts is asked. */
-static int unmount_by_program(const char *path, bool lazy)
+/* Runs fusermount3 and puts what it says on standard error into @said, without
+ * its end of line.  Returns its exit status, or -errno. */
+static int run_fusermount(const char *path, bool lazy, char *said, size_t room)
 {
-	const char *argv[] = { "fusermount3", lazy ? "-uqz" : "-uq", "--", path,
-			       NULL };
+	const char *argv[] = { "fusermount3", lazy ? "-uz" : "-u", "--", path, NULL };
 	posix_spawn_file_actions_t actions;
-	int status = 0, error;
+	int ends[2], status = 0, error;
+	size_t length = 0;
+	ssize_t n;
 	pid_t pid;
 
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return -errno;
 	error = posix_spawn_file_actions_init(&actions);
+	if (!error) {
+		error = posix_spawn_file_actions_adddup2(&actions, ends[1],
+							 STDERR_FILENO);
+		if (!error)
+			error = posix_spawnp(&pid, argv[0], &actions, NULL,
+					     (char *const *)argv, environ);
+		posix_spawn_file_actions_destroy(&actions);
+	}
+	close(ends[1]);
+	while (!error && length < room - 1) {
+		n = read(ends[0], said + length, room - 1 - length);
+		if (n == 0 || (n < 0 && errno != EINTR))
+			break;
+		length += n > 0 ? (size_t)n : 0;
+	}
+	close(ends[0]);
 	if (error)
 		return -error;
-	error = posix_spawn_file_actions_addopen(&actions, STDERR_FILENO,
-						 "/dev/null", O_WRONLY, 0);
-	if (!error)
-		error = posix_spawnp(&pid, argv[0], &actions, NULL,
-				     (char *const *)argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	if (error)
-		return -error;
+	while (length && said[length - 1] == '\n')
+		length--;
+	said[length] = 0;
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-		return 0;
-	return mounted(path) ? -EBUSY : 0;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+/* It fails in one way for all reasons, and names them in words only. */
+static int unmount_by_program(const char *path, bool lazy)
+{
+	char said[512] = "";
+	int status = run_fusermount(path, lazy, said, sizeof(said));
+
+	if (status <= 0 || !mounted(path))
+		return status < 0 ? status : 0;
+	if (strstr(said, strerror(EBUSY)))
+		return -EBUSY;
+	log_error("%s: %s", path, *said ? said : "fusermount3 does not unmount it");
+	return -EPERM;
 }
 
 int mountpoint_unmount(const char *path, bool lazy)

@@ -25,7 +25,8 @@ void mountpoint_each(void (*visit)(void *context, const char *path,
 				   const char *place), void *context);
 
 /* Unmounts @path, through fusermount3 where this process is not root.  @lazy:
- * users keep what they have open.  0, -EBUSY, or another -errno; not logged. */
+ * users keep what they have open.  0, -EBUSY, or another -errno; what fusermount3
+ * says beside "busy" is logged, nothing else. */
 int mountpoint_unmount(const char *path, bool lazy);
 
 /* Takes dead mounts of objmap off @path.  Returns how many; -errno, logged. */
