@@ -67,13 +67,15 @@ static int open_volume(struct export *export,
 	return 0;
 }
 
-static int open_device(struct export *export,
-		       const struct export_options *options,
+static int open_device(struct export *export, const struct export_options *options,
 		       struct stage **backend)
 {
 	struct device_options device = {
 		.read_only = export->read_only,
-		.retry_for = options->store.retry_for,
+		.retry_for = options->store.retry_for, .s3 = options->store.s3,
+		.writable = options->writable && !export->read_only,
+		.dirty_limit = options->dirty_limit,
+		.state = options->volume.state_dir,
 	};
 
 	return place_open_device(&export->place, &device, backend);

@@ -13,6 +13,8 @@
 
 struct export_options {
 	bool read_only;
+	bool writable;			/* s3+object */
+	uint64_t dirty_limit;		/* bytes; 0: its own */
 	unsigned int max_requests;	/* doorway's limits; 0: default */
 	uint64_t max_bytes;
 	uint32_t block_size;		/* preferred block size told to clients; 0: the stage's */

@@ -45,7 +45,7 @@ static const struct scheme schemes[] = {
 	{ "null", false, true, no_params, true },
 	{ "pattern", false, true, no_params, true },
 	{ "s3", true, S3_IS_BUILT, place_s3_params, .has_bucket = true },
-	{ "s3+object", false, false, no_params },
+	{ "s3+object", false, true, place_object_params, .has_bucket = true },
 	{ "http", false, false, no_params },
 	{ "https", false, false, no_params },
 	/* What does not belong to one of them is told in place_nbd.c. */
@@ -412,6 +412,13 @@ static int check_s3(struct place *place, bool folder)
 	return error ? error : place_s3_check_params(place);
 }
 
+static int check_object(const struct place *place)
+{
+	int error = place_s3_check_key(place->text, place->path);
+
+	return error ? error : place_s3_check_params(place);
+}
+
 int place_parse(const char *text, unsigned int accept, struct place *place)
 {
 	const struct scheme *scheme = NULL;
@@ -439,6 +446,8 @@ int place_parse(const char *text, unsigned int accept, struct place *place)
 		error = check_s3(place, accept & PLACE_FOLDER);
 	if (!error && place_is_nbd(place))
 		error = check_nbd(place);
+	if (!error && strcmp(scheme->name, "s3+object") == 0)
+		error = check_object(place);
 	if (error)
 		place_free(place);
 	return error;

@@ -75,10 +75,26 @@ struct device_options {
 	uint64_t retry_for;	/* ns a server that fails for a while is tried again;
 				 * 0: the backend's own */
 	struct s3_options s3;	/* s3+object, http: what the place itself says wins */
+	bool writable;		/* s3+object: else it is read-only */
+	uint64_t dirty_limit;	/* s3+object: bytes of unsaved writes; 0: its own */
+	const char *state;	/* s3+object: the folder for them */
 };
 int place_open_device(const struct place *place,
 		      const struct device_options *options,
 		      struct stage **stage);
+
+/* s3+object: aborts what killed writers have left of their uploads. */
+struct object_gc_options {
+	uint32_t grace;		/* seconds; younger ones stay */
+	bool dry_run;
+	uint64_t retry_for;	/* ns */
+	struct s3_options s3;
+};
+struct object_gc_result {
+	uint64_t aborted, waiting;	/* uploads */
+};
+int place_gc_object(const struct place *place, const struct object_gc_options *options,
+		    struct object_gc_result *result);
 
 /* Every scheme this build can open, for help and messages; NULL at the end. */
 const char *const *place_schemes(void);
@@ -90,5 +106,11 @@ int null_open(uint64_t size, struct stage **stage);
 int pattern_open(uint64_t size, struct stage **stage);
 int file_open(const char *path, const struct device_options *options,
 	      struct stage **stage);
+int s3_object_open(const char *place, const char *bucket, const char *key,
+		   const char *version, const struct s3_options *s3,
+		   const struct device_options *options, struct stage **stage);
+int s3_object_gc(const char *place, const char *bucket, const char *key,
+		 const struct s3_options *s3, const struct object_gc_options *options,
+		 struct object_gc_result *result);
 
 #endif

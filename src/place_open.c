@@ -87,6 +87,27 @@ bool place_same_store(const struct place *a, const struct place *b,
 	       strncasecmp(at_a, at_b, length) == 0;
 }
 
+static int open_object(const struct place *place, const struct device_options *options,
+		       struct stage **stage)
+{
+	struct s3_options s3;
+	int error = place_s3_options(place, &options->s3, &s3);
+
+	return error ? error :
+	       s3_object_open(place->base, place->bucket, place->path,
+			      place_param(place, "versionId"), &s3, options, stage);
+}
+
+int place_gc_object(const struct place *place, const struct object_gc_options *options,
+		    struct object_gc_result *result)
+{
+	struct s3_options s3;
+	int error = place_s3_options(place, &options->s3, &s3);
+
+	return error ? error : s3_object_gc(place->base, place->bucket, place->path,
+					    &s3, options, result);
+}
+
 int place_open_device(const struct place *place,
 		      const struct device_options *options,
 		      struct stage **stage)
@@ -98,6 +119,8 @@ int place_open_device(const struct place *place,
 		return file_open(place->path, options, stage);
 	if (place_is_nbd(place))
 		return nbd_remote_open(place, options, stage);
+	if (strcmp(place->scheme, "s3+object") == 0)
+		return open_object(place, options, stage);
 	error = size_parse(place->path, &size);	/* place_parse() has looked */
 	if (error)
 		return error;

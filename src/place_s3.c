@@ -49,6 +49,7 @@ static const struct setting settings[] = { EACH_SETTING(AS_SETTING) };
 #define NR_SETTINGS (sizeof(settings) / sizeof(settings[0]))
 
 const char *const place_s3_params[] = { EACH_SETTING(AS_NAME) NULL };
+const char *const place_object_params[] = { EACH_SETTING(AS_NAME) "versionId", NULL };
 
 /* ---- values ---------------------------------------------------------------------- */
 
@@ -237,5 +238,16 @@ int place_s3_check_prefix(const char *text, const char *prefix, bool folder)
 	if (!wrong)
 		return 0;
 	log_error("%s: %s", text, wrong);
+	return -EINVAL;
+}
+
+int place_s3_check_key(const char *text, const char *key)
+{
+	if (*key && strlen(key) < STORE_KEY_MAX && key[strlen(key) - 1] != '/')
+		return 0;
+	if (!*key || key[strlen(key) - 1] == '/')
+		log_error("%s: no object is named: s3+object://BUCKET/KEY", text);
+	else
+		log_error("%s: a key has at most %d bytes", text, STORE_KEY_MAX - 1);
 	return -EINVAL;
 }

@@ -9,6 +9,8 @@
 /* What may follow the '?' of an s3: place: the S3 options by their long names;
  * NULL at the end. */
 extern const char *const place_s3_params[];
+/* The same and versionId: of an s3+object: place. */
+extern const char *const place_object_params[];
 
 /* -EINVAL, logged, unless each parameter is one that can be. */
 int place_s3_check_params(const struct place *place);
@@ -22,5 +24,8 @@ int place_s3_options(const struct place *place, const struct s3_options *given,
 int place_s3_check_bucket(const char *text, const char *bucket);
 /* ... @prefix a volume's, or with @folder empty or that of volumes. */
 int place_s3_check_prefix(const char *text, const char *prefix, bool folder);
+
+/* ... @key an object's. */
+int place_s3_check_key(const char *text, const char *key);
 
 #endif

@@ -328,6 +328,12 @@ static void call_clear(struct s3_call *call)
 	call->code[0] = call->message[0] = 0;
 }
 
+static bool is_worth_another(const struct s3_call *call)
+{
+	return call->outcome == STORE_TRANSIENT ||
+	       (call->repeatable && call->outcome == STORE_UNKNOWN);
+}
+
 void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
 		      uint64_t deadline, const atomic_bool *stop)
 {
@@ -338,7 +344,7 @@ void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
 	random_seed(&random, random_id());
 	for (;;) {
 		s3_wait(client, call);
-		if (call->outcome != STORE_TRANSIENT || (stop && atomic_load(stop)))
+		if (!is_worth_another(call) || (stop && atomic_load(stop)))
 			return;
 		wait = delay / 2 + random_below(&random, delay / 2 + 1);
 		if (deadline && clock_now() + wait >= deadline)

@@ -80,6 +80,8 @@ struct s3_call {
 	unsigned int nr_body;
 	uint64_t body_count;
 	bool needs_md5;			/* Content-MD5 and a checksum header: DeleteObjects */
+	bool repeatable;		/* twice does no harm: s3_wait_retrying() tries
+					 * again when it is UNKNOWN, too */
 	bool writes_object;		/* PUT of an object, CreateMultipartUpload,
 					 * CopyObject: SSE, class and tags go with it */
 	const struct iovec *sink;	/* as http.h's */

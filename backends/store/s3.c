@@ -356,3 +356,8 @@ int store_s3_open(const char *place, const char *bucket, const char *prefix,
 		*store = &s3->store;
 	return error;
 }
+
+struct s3_client *store_s3_client(struct store *store)
+{
+	return ((struct s3_store *)store)->client;
+}

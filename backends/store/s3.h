@@ -65,9 +65,8 @@ void s3_op_complete_as(struct s3_op *op, enum store_outcome outcome);
 void s3_op_fail(struct s3_op *op, int error);
 /* Counts a call beyond the one that the doorway counted. */
 void s3_count_call(struct s3_store *s3, const struct store_request *request);
-/* Tag, size, times and metadata of an object from the reply's headers.  false:
- * its metadata is too long to be ours. */
-bool s3_take_object(const struct s3_call *call, struct store_reply *reply);
+/* Tag, size, times and metadata of an object from the reply's headers. */
+void s3_take_object(const struct s3_call *call, struct store_reply *reply);
 
 /* ---- the operations ---------------------------------------------------------------- */
 

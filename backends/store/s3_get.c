@@ -34,7 +34,7 @@ static bool copy_name(const char *from, size_t length, char name[64])
 	return true;
 }
 
-static bool take_metadata(const struct http_headers *headers,
+static void take_metadata(const struct http_headers *headers,
 			  struct store_metadata *metadata)
 {
 	const size_t skip = sizeof(meta) - 1;
@@ -48,13 +48,13 @@ static bool take_metadata(const struct http_headers *headers,
 		    !copy_name(line + skip, (size_t)(colon - line) - skip, name))
 			continue;
 		value = colon + 1 + strspn(colon + 1, " \t");
-		if (store_metadata_add(metadata, name, value) < 0)
-			return false;
+		/* Ours always fit; of what somebody else put, what does not is left
+		 * out. */
+		(void)store_metadata_add(metadata, name, value);
 	}
-	return true;
 }
 
-bool s3_take_object(const struct s3_call *call, struct store_reply *reply)
+void s3_take_object(const struct s3_call *call, struct store_reply *reply)
 {
 	const struct http_headers *headers = &call->http.reply;
 	const char *etag = http_headers_find(headers, "ETag");
@@ -62,7 +62,7 @@ bool s3_take_object(const struct s3_call *call, struct store_reply *reply)
 	snprintf(reply->tag, sizeof(reply->tag), "%s", etag ? etag : "");
 	reply->size = s3_object_size(call);
 	reply->last_modified = s3_date(http_headers_find(headers, "Last-Modified"));
-	return take_metadata(headers, &reply->metadata);
+	take_metadata(headers, &reply->metadata);
 }
 
 /* ---- the request ------------------------------------------------------------------------- */
@@ -98,6 +98,20 @@ static void set_sink(struct s3_op *op)
 	op->call.sink_count = request->whole || op->step == EMPTY_OBJECT ? 0 : 1;
 }
 
+/* "versionId=ID"; malloc'ed, or NULL. */
+static char *version_query(const char *version)
+{
+	size_t room = 3 * strlen(version) + sizeof("versionId=");
+	char *query = malloc(room);
+	int length;
+
+	if (!query)
+		return NULL;
+	length = snprintf(query, room, "versionId=");
+	s3_encode(version, false, query + length, room - (size_t)length);
+	return query;
+}
+
 static void get_done(struct s3_op *op);
 
 static void get_send(struct s3_store *s3, struct store_request *request,
@@ -111,6 +125,8 @@ static void get_send(struct s3_store *s3, struct store_request *request,
 	op->step = step;
 	if (!request->whole && step == AS_ASKED)
 		error = add_range(op);
+	if (!error && request->version)
+		error = s3_op_query(op, version_query(request->version));
 	if (!error && request->condition == STORE_IF_MATCH)
 		error = http_headers_add(&op->call.headers, "If-Match", request->tag);
 	set_sink(op);
@@ -141,10 +157,7 @@ static void got(struct s3_op *op)
 	struct store_request *request = op->request;
 	struct store_reply *reply = &request->reply;
 
-	if (!s3_take_object(&op->call, reply)) {
-		s3_call_is_wrong(&op->call, "metadata longer than any of ours");
-		return;
-	}
+	s3_take_object(&op->call, reply);
 	reply->count = request->whole ? reply->size : request->count;
 	if (request->offset > reply->size || reply->count > reply->size - request->offset)
 		out_of_range(op, reply->size);

@@ -204,7 +204,9 @@ static void settled(struct s3_op *op)
 	struct store_request *request = op->request;
 	struct upload *upload = request->kept;
 
-	if (op->call.outcome == STORE_DONE && s3_take_object(&op->call, &request->reply) &&
+	if (op->call.outcome == STORE_DONE)
+		s3_take_object(&op->call, &request->reply);
+	if (op->call.outcome == STORE_DONE &&
 	    is_this_upload(request, upload, &request->reply)) {
 		request->reply.metadata.length = 0;
 		upload_end(op, STORE_DONE);

@@ -147,6 +147,7 @@ struct store_request {
 	unsigned int nr_iov;
 
 	const struct store_metadata *metadata;	/* put; NULL: none */
+	const char *version;			/* get: S3's versionId; NULL: the newest */
 	enum store_condition condition;		/* put; get: STORE_IF_MATCH too */
 	const char *tag;
 
@@ -289,5 +290,6 @@ struct s3_options;	/* backends/s3/s3.h */
  * server nothing.  As s3_client_open() fails, logged. */
 int store_s3_open(const char *place, const char *bucket, const char *prefix,
 		  const struct s3_options *options, struct store **store);
+struct s3_client *store_s3_client(struct store *s3);	/* stays the store's */
 
 #endif

@@ -1,6 +1,7 @@
 /* gc.c: `objmap gc`: deletes the objects that nothing refers to any more. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "src/clock.h"
 #include "src/cmd/open.h"
@@ -48,6 +49,36 @@ static int print_result(const struct options *options, const struct place *place
 	return 0;
 }
 
+/* An object: what killed writers have left of their uploads to it. */
+static int gc_object(const struct options *options, const struct place *place)
+{
+	struct store_open_options how;
+	struct object_gc_options gc = {
+		.grace = (uint32_t)(option_time(options, "grace") / CLOCK_SECOND),
+		.dry_run = option_flag(options, "dry-run"),
+	};
+	struct object_gc_result result;
+	int error;
+
+	open_options(options, &how);
+	gc.retry_for = how.retry_for;
+	gc.s3 = how.s3;
+	error = place_gc_object(place, &gc, &result);
+	if (error)
+		return exit_status(error);
+	if (option_flag(options, "json"))
+		return print_json(json_pack("{s:s, s:b, s:I, s:I}", "place", place->text,
+			"dry_run", (int)gc.dry_run,
+			"aborted_uploads", (json_int_t)result.aborted,
+			"waiting", (json_int_t)result.waiting));
+	printf("%s: %s %" PRIu64 " unfinished uploads\n", place->text,
+	       gc.dry_run ? "would abort" : "aborted", result.aborted);
+	if (result.waiting)
+		printf("  %" PRIu64 " are younger than the grace period\n",
+		       result.waiting);
+	return 0;
+}
+
 int gc_run(const struct options *options, int nr_arguments, char **arguments)
 {
 	struct gc_options gc = {
@@ -61,6 +92,15 @@ int gc_run(const struct options *options, int nr_arguments, char **arguments)
 	struct place place;
 	int error, status;
 
+	error = open_place(arguments[0], WANT_PLACE, &place);
+	if (error)
+		return exit_status(error);
+	if (strcmp(place.scheme, "s3+object") == 0) {
+		status = gc_object(options, &place);
+		place_free(&place);
+		return status;
+	}
+	place_free(&place);
 	error = open_volume_store(options, arguments[0], WANT_VOLUME, &place,
 				  &store);
 	if (error)

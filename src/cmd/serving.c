@@ -36,6 +36,8 @@ static void read_export_options(const struct options *options,
 	struct export_options *export = &spec->export;
 
 	export->read_only = option_flag(options, "read-only");
+	export->writable = option_flag(options, "writable");
+	export->dirty_limit = option_size(options, "dirty-limit");
 	export->max_requests = (unsigned int)option_number(options, "max-requests");
 	export->max_bytes = option_size(options, "max-bytes");
 	export->block_size = (uint32_t)option_size(options, "block-size");
@@ -76,6 +78,15 @@ static int check_spec(const struct mount_spec *spec)
 {
 	const struct volume_options *volume = &spec->export.volume;
 
+	if (spec->export.writable && spec->export.read_only) {
+		log_error("--writable and --read-only: choose one");
+		return EXIT_USAGE;
+	}
+	if (spec->export.writable && strncmp(spec->place.scheme, "http", 4) == 0) {
+		log_error("%s: a web server's files are never writable; 'objmap copy' it somewhere that is",
+			  spec->place.text);
+		return EXIT_USAGE;
+	}
 	if (volume->follow && !spec->place.is_volume) {
 		log_error("--follow: %s is no volume", spec->place.text);
 		return EXIT_USAGE;
@@ -107,8 +118,8 @@ int serving_spec(const struct options *options, const char *place,
 	read_export_options(options, spec);
 	status = check_spec(spec);
 	/* What a fenced writer has not saved is kept there. */
-	if (!status && spec->place.is_volume && !spec->export.read_only &&
-	    !spec->place.snapshot) {
+	if (!status && !spec->export.read_only && !spec->place.snapshot &&
+	    (spec->place.is_volume || spec->export.writable)) {
 		spec->state = state_dir(state);
 		spec->export.volume.state_dir = spec->state;
 		status = spec->state ? 0 : 1;

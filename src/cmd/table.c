@@ -42,6 +42,10 @@ const struct option_spec option_table[] = {
 
 	/* Opening a place. */
 	{ "read-only", 'r', OPTION_FLAG, .text = "refuse every write" },
+	{ "writable", 'w', OPTION_FLAG,
+	  .text = "s3+object: publish a new version at each flush" },
+	{ "dirty-limit", 0, OPTION_SIZE, "SIZE", .fallback = "1G",
+	  .minimum = 64 * MIB, .text = "s3+object: unsaved writes kept on disk" },
 	{ "direct", 0, OPTION_FLAG, .text = "without a cache (every mount of this build)" },
 	{ "durability", 0, OPTION_CHOICE, "WHEN", .choices = "remote|none",
 	  .later = "journal", .fallback = "remote",
@@ -163,7 +167,7 @@ const struct option_spec option_table[] = {
 const char *const later_options[] = {
 	"cache", "cache-size", "pull", "pull-first", "pull-order", "pull-jobs",
 	"push-interval", "push-size", "push-jobs", "metrics", "persist",
-	"writable", "dirty-limit", "share-cache", NULL
+	"share-cache", NULL
 };
 const char *const later_verbs[] = { "pull", "mark", "journal", NULL };
 
@@ -182,7 +186,7 @@ const char *const later_verbs[] = { "pull", "mark", "journal", NULL };
 		"max-total-bytes", "handshake-timeout", "no-poll",		\
 		"tls-certificates", "tls-psk", "tls-verify-peer",		\
 		"insecure-public", "exclusive"
-#define EXPORT	"read-only", "direct", "durability", "follow",			\
+#define EXPORT	"read-only", "writable", "dirty-limit", "direct", "durability", "follow",			\
 		"refresh-interval", STORE, "memory-limit", "map-memory",	\
 		"grace", "max-requests", "max-bytes", "block-size",		\
 		"description", "allow-other"

@@ -1,0 +1,116 @@
+/* object.h: one existing object of a bucket as a device: s3+object://BUCKET/KEY.
+ *
+ * Reads are range GETs pinned by If-Match to the version that was opened, so that an
+ * object that somebody replaces gives an error and never a mixture.  Written bytes
+ * wait in a spill file, found by a map of ranges; a flush seals the map and publishes
+ * a new version of the object, in which what did not change is copied by the store.
+ *
+ *   object_open.c     finds the object; probes whether conditions are kept
+ *   object.c          the stage: reads, writes, zeros
+ *   spill.c           files of written bytes
+ *   dirty.c           where written bytes are
+ *   publish.c         the thread that publishes; its flushes
+ *   parts.c           cuts the new version into parts
+ *   send.c            sends them, as one multipart upload or one PUT
+ *   keep.c            unsaved writes of a lost object, kept aside
+ *
+ * Locks: object->lock guards what is said below; nothing waits under it. */
+#ifndef OBJMAP_OBJECT_H
+#define OBJMAP_OBJECT_H
+
+#include <pthread.h>
+
+#include "backends/object/dirty.h"
+#include "backends/object/parts.h"
+#include "backends/s3/s3.h"
+#include "src/place.h"
+#include "src/workers.h"
+
+/* Bytes written while the same map was open: a file without a name. */
+struct spill {
+	int fd;
+	uint64_t at;		/* bytes given out */
+	unsigned int readers, writers;	/* under way */
+	struct spill *next;
+};
+
+/* 0 or -errno, logged: the folder cannot hold it. */
+int spill_open(const char *folder, struct spill **spill);
+void spill_close(struct spill *spill);
+/* All of [at, at + count), or -errno. */
+int spill_read(const struct spill *spill, uint64_t at, const struct iovec *iov,
+	       unsigned int nr_iov);
+int spill_write(const struct spill *spill, uint64_t at, const struct iovec *iov,
+		unsigned int nr_iov);
+
+struct object_counts {
+	uint64_t publishes, failed, parts_sent, parts_copied, puts;
+};
+
+struct object {
+	struct stage stage;		/* must stay first */
+	char *place;			/* for messages */
+	char *key;			/* from the top of the bucket */
+	char *read_key;			/* the same with a '/': as store_get() takes it */
+	char *version;			/* ?versionId=; NULL: the newest */
+	struct store *store;		/* reads */
+	struct s3_client *client;	/* publishes; belongs to the store */
+	struct http_headers kept;	/* of the object, given to its new versions */
+	struct part_limits limits;
+	uint64_t whole_max;		/* bytes; up to this it is one PUT */
+	bool writable, exclusive;
+	char *state;			/* folder for the spill; NULL: read-only */
+	uint64_t dirty_limit;		/* bytes of all spill files */
+	struct workers *disk, *senders;
+	pthread_t publisher;
+	bool publisher_runs;
+	atomic_bool stop;		/* ends what the publisher waits for */
+
+	pthread_mutex_t lock;
+	pthread_cond_t wake;		/* the publisher: wanted, stopping, a spill unused */
+	/* Guarded by it: */
+	char tag[STORE_TAG_MAX];	/* of the version that reads go to */
+	struct dirty_map open, sealed;	/* open lies above sealed */
+	struct spill *spills;		/* newest first; writes go to the first */
+	struct spill *sealed_spills;
+	struct request *flushes;	/* wait for the next publishing */
+	struct request *writes;		/* wait for room, newest first */
+	struct request *reads;		/* refused while settling: tried again after */
+	bool publishing;
+	bool settling;			/* a new version may be there already */
+	char doubtful[17];		/* id of a publishing of which it was never known
+					 * whether it is there; empty: none */
+	bool stopping;
+	int lost;			/* -ESTALE: somebody replaced the object */
+	int unreported;			/* a publishing failed that no flush asked for */
+	struct object_counts counts;
+};
+
+#define OBJECT_RANGES_MAX 1000000u	/* 40 bytes each; then it is published */
+
+extern const struct stage_ops object_ops;
+
+/* object_open.c.  Of one that is whole or not. */
+void object_free(struct object *object);
+
+/* object.c.  Sends @request (a read, a write) on its way again. */
+void object_read_again(struct object *object, struct request *request);
+void object_write_again(struct object *object, struct request *request);
+/* The object is not what was opened any more.  The lock is held. */
+void object_lost(struct object *object);
+
+/* publish.c */
+int publisher_start(struct object *object);
+void publisher_stop(struct object *object);
+/* Completes @request, a flush, after what was written before it is published. */
+void object_flush(struct object *object, struct request *request);
+
+/* send.c.  Sends what object->sealed says as a new version; its tag comes out.  0;
+ * -ESTALE: the object was replaced; other -errno.  Logged. */
+int object_send(struct object *object, char tag[STORE_TAG_MAX]);
+
+/* keep.c.  At close: writes what a lost object could not take to
+ * STATE/object-HASH/unsaved-TIME, as objmap-s3(7) describes it. */
+void object_keep_unsaved(struct object *object);
+
+#endif

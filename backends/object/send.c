@@ -1,0 +1,615 @@
+/* send.c: one new version of the object, as one multipart upload or one PUT.
+ *
+ * Parts that were written are put together in memory (long ones in a file without a
+ * name) and sent; the others are copied by the store from the version that this mount
+ * reads.  Copies and the last call are conditional on that version, so that nobody
+ * else's is overwritten.  When the last call's answer is lost, the object itself tells:
+ * each version carries an id of its publishing in its metadata. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "backends/object/object.h"
+#include "backends/s3/xml.h"
+#include "src/clock.h"
+#include "src/log.h"
+#include "src/random.h"
+
+#define ID_HEADER    "x-amz-meta-objmap-publish"
+#define NR_SENDERS   4u
+#define MALLOC_MAX   (32ull << 20)	/* longer parts are put together in a file */
+#define LOOK_WAIT_MS 500
+
+struct sending {
+	struct object *object;
+	const struct dirty_map *map;	/* does not change meanwhile */
+	char tag[STORE_TAG_MAX];	/* of the version it goes on from */
+	char id[17];
+	char upload[S3_UPLOAD_ID_MAX];
+	struct part_list list;
+	struct s3_part *parts;		/* list.nr, as the store has them */
+	atomic_uint next;		/* part to take */
+	atomic_int error;		/* the first */
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	unsigned int nr_busy;		/* senders; under the lock */
+};
+
+/* A stretch of the new version. */
+struct content {
+	char *bytes;
+	uint64_t count;
+	bool mapped;
+};
+
+static uint64_t deadline_of(const struct object *object)
+{
+	uint64_t retry_for = atomic_load(&object->store->retry_for);
+	uint64_t now = clock_now();
+
+	return retry_for > UINT64_MAX - now ? UINT64_MAX : now + retry_for;
+}
+
+/* Runs @call, and logs why it did not end well.  0, -ESTALE: refused; -errno. */
+static int run(struct object *object, struct s3_call *call, const char *what)
+{
+	/* An upload begun twice is found by gc; a part sent twice is one. */
+	call->repeatable = true;
+	s3_wait_retrying(object->client, call, deadline_of(object), &object->stop);
+	if (call->outcome == STORE_DONE)
+		return 0;
+	if (call->outcome == STORE_REFUSED)
+		return -ESTALE;
+	log_error("%s: %s: %s", object->place, what, call->message);
+	return call->error ? call->error : -EIO;
+}
+
+/* ---- what a part holds ------------------------------------------------------------- */
+
+static int content_open(struct object *object, uint64_t count, struct content *content)
+{
+	struct spill *file;
+	int error;
+
+	*content = (struct content){ .count = count };
+	if (count <= MALLOC_MAX) {
+		content->bytes = malloc(count);
+		return content->bytes ? 0 : -ENOMEM;
+	}
+	error = spill_open(object->state, &file);
+	if (error)
+		return error;
+	error = -posix_fallocate(file->fd, 0, (off_t)count);
+	if (!error) {
+		content->bytes = mmap(NULL, count, PROT_READ | PROT_WRITE, MAP_SHARED,
+				      file->fd, 0);
+		content->mapped = content->bytes != MAP_FAILED;
+		error = content->mapped ? 0 : -errno;
+	}
+	spill_close(file);
+	return error;
+}
+
+static void content_close(struct content *content)
+{
+	if (content->mapped)
+		munmap(content->bytes, content->count);
+	else
+		free(content->bytes);
+}
+
+/* Bytes of the version this one goes on from. */
+static int fill_from_object(struct sending *sending, char *to, uint64_t offset,
+			    uint64_t count)
+{
+	struct object *object = sending->object;
+	struct iovec iov = { to, count };
+	struct store_request get = {
+		.cause = CAUSE_PUSH, .priority = PRIORITY_PUSH,
+		.key = object->read_key, .offset = offset, .count = count,
+		.iov = &iov, .nr_iov = 1, .condition = STORE_IF_MATCH,
+		.tag = sending->tag,
+	};
+
+	switch (store_wait(object->store, STORE_GET, &get)) {
+	case STORE_DONE:
+		return get.reply.count == count ? 0 : -EIO;
+	case STORE_REFUSED:
+	case STORE_ABSENT:
+		return -ESTALE;
+	default:
+		return get.reply.error ? get.reply.error : -EIO;
+	}
+}
+
+/* Bytes [offset, offset + count) of the new version. */
+static int fill(struct sending *sending, char *to, uint64_t offset, uint64_t count)
+{
+	uint64_t end = offset + count;
+
+	while (offset < end) {
+		struct dirty_range range = { .start = end };
+		uint64_t stop = end;
+		int error = 0;
+
+		if (dirty_next(sending->map, offset, &range) && range.start < end)
+			stop = range.start > offset ? range.start : range.end;
+		if (stop > end)
+			stop = end;
+		if (range.start > offset) {
+			error = fill_from_object(sending, to, offset, stop - offset);
+		} else if (range.spill) {
+			struct iovec iov = { to, stop - offset };
+
+			error = spill_read(range.spill, range.at, &iov, 1);
+			if (error)
+				log_error("%s: reading unsaved writes back: %s",
+					  sending->object->place, strerror(-error));
+		} else {
+			memset(to, 0, stop - offset);
+		}
+		if (error)
+			return error;
+		to += stop - offset;
+		offset = stop;
+	}
+	return 0;
+}
+
+/* ---- headers ---------------------------------------------------------------------------- */
+
+/* What the object had besides its bytes, and the id of this publishing. */
+static int add_kept(struct sending *sending, struct http_headers *headers)
+{
+	const struct http_headers *kept = &sending->object->kept;
+	const char *line = NULL;
+	int error = http_headers_add(headers, ID_HEADER, sending->id);
+
+	while (!error && (line = http_headers_next(kept, line))) {
+		char *name = strdup(line), *colon;
+
+		if (!name)
+			return -ENOMEM;
+		colon = strchr(name, ':');
+		if (colon) {
+			*colon = 0;
+			error = http_headers_add(headers, name,
+						 colon + 1 + strspn(colon + 1, " "));
+		}
+		free(name);
+	}
+	return error;
+}
+
+static int add_condition(const struct sending *sending, struct http_headers *headers)
+{
+	if (sending->object->exclusive)
+		return 0;
+	return http_headers_add(headers, "If-Match", sending->tag);
+}
+
+static int add_copy_source(const struct sending *sending,
+			   const struct object_part *part, struct http_headers *headers)
+{
+	const struct object *object = sending->object;
+	char path[3 * (STORE_KEY_MAX + 80)], range[64];
+	int length = snprintf(path, sizeof(path), "/%s/",
+			      s3_client_bucket(object->client));
+	int error = s3_encode(object->key, true, path + length,
+			      sizeof(path) - (size_t)length);
+
+	if (error < 0)
+		return error;
+	snprintf(range, sizeof(range), "bytes=%" PRIu64 "-%" PRIu64, part->offset,
+		 part->offset + part->count - 1);
+	error = http_headers_add(headers, "x-amz-copy-source", path);
+	if (!error)
+		error = http_headers_add(headers, "x-amz-copy-source-range", range);
+	if (!error && !object->exclusive)
+		error = http_headers_add(headers, "x-amz-copy-source-if-match",
+					 sending->tag);
+	return error;
+}
+
+static int keep_etag(const char *etag, char to[STORE_TAG_MAX])
+{
+	size_t length = strlen(etag);
+
+	if (!length || length + 3 > STORE_TAG_MAX)
+		return -EBADMSG;
+	/* In XML some servers leave the quotes away. */
+	snprintf(to, STORE_TAG_MAX, etag[0] == '"' ? "%s" : "\"%s\"", etag);
+	return 0;
+}
+
+/* ---- parts ------------------------------------------------------------------------------ */
+
+static int send_part(struct sending *sending, unsigned int n)
+{
+	const struct object_part *part = &sending->list.parts[n];
+	struct object *object = sending->object;
+	struct s3_call call = { .method = "PUT", .key = object->key,
+				.priority = PRIORITY_PUSH };
+	struct content content = { 0 };
+	char *query = s3_upload_query(sending->upload, n + 1), etag[STORE_TAG_MAX];
+	struct iovec iov;
+	const char *found;
+	int error = query ? 0 : -ENOMEM;
+
+	call.query = query;
+	if (!error && part->copy) {
+		error = add_copy_source(sending, part, &call.headers);
+	} else if (!error) {
+		error = content_open(object, part->count, &content);
+		if (!error)
+			error = fill(sending, content.bytes, part->offset, part->count);
+		iov = (struct iovec){ content.bytes, part->count };
+		call.body = &iov;
+		call.nr_body = 1;
+		call.body_count = part->count;
+	}
+	if (!error)
+		error = run(object, &call, part->copy ? "copying a part" :
+			    "sending a part");
+	if (!error && part->copy) {
+		error = s3_xml_text(call.http.text, call.http.text_count,
+				    "CopyPartResult", "ETag", etag, sizeof(etag));
+		found = error ? NULL : etag;
+	} else if (!error) {
+		found = http_headers_find(&call.http.reply, "ETag");
+	}
+	if (!error)
+		error = found ? keep_etag(found, sending->parts[n].etag) : -EBADMSG;
+	sending->parts[n].size = part->count;
+	content_close(&content);
+	s3_call_free(&call);
+	free(query);
+	return error;
+}
+
+struct sender {
+	struct job job;			/* must stay first */
+	struct sending *sending;
+};
+
+static void sender_run(struct job *job)
+{
+	struct sending *sending = ((struct sender *)job)->sending;
+	unsigned int n;
+	int error, none = 0;
+
+	while (!atomic_load(&sending->error) && !atomic_load(&sending->object->stop) &&
+	       (n = atomic_fetch_add(&sending->next, 1)) < sending->list.nr) {
+		error = send_part(sending, n);
+		if (error) {
+			none = 0;
+			atomic_compare_exchange_strong(&sending->error, &none, error);
+		}
+	}
+	pthread_mutex_lock(&sending->lock);
+	if (--sending->nr_busy == 0)
+		pthread_cond_signal(&sending->ended);
+	pthread_mutex_unlock(&sending->lock);
+}
+
+static int send_parts(struct sending *sending)
+{
+	struct sender senders[NR_SENDERS];
+	int error;
+
+	sending->nr_busy = NR_SENDERS;
+	for (unsigned int i = 0; i < NR_SENDERS; i++) {
+		senders[i] = (struct sender){ { .run = sender_run,
+						.priority = PRIORITY_PUSH }, sending };
+		workers_submit(sending->object->senders, &senders[i].job);
+	}
+	pthread_mutex_lock(&sending->lock);
+	while (sending->nr_busy)
+		pthread_cond_wait(&sending->ended, &sending->lock);
+	pthread_mutex_unlock(&sending->lock);
+	error = atomic_load(&sending->error);
+	return !error && atomic_load(&sending->object->stop) ? -ECANCELED : error;
+}
+
+/* ---- the call that makes the new version ---------------------------------------------------- */
+
+enum seen { SEEN_OURS, SEEN_OLD, SEEN_OTHER, SEEN_NOTHING };
+
+static void set_doubtful(struct object *object, const char *id)
+{
+	pthread_mutex_lock(&object->lock);
+	snprintf(object->doubtful, sizeof(object->doubtful), "%s", id);
+	pthread_mutex_unlock(&object->lock);
+}
+
+/* Looks which version is there. */
+static enum seen look(struct sending *sending, const char *ours,
+		      char tag[STORE_TAG_MAX])
+{
+	struct object *object = sending->object;
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	struct s3_call call = { .method = "GET", .key = object->key, .sink = &iov,
+				.nr_sink = 1, .sink_count = 1 };
+	enum seen seen = SEEN_NOTHING;
+	const char *id, *etag;
+
+	if (http_headers_add(&call.headers, "Range", "bytes=0-0") == 0)
+		s3_wait_retrying(object->client, &call, deadline_of(object),
+				 &object->stop);
+	if (call.outcome == STORE_DONE && call.http.status) {
+		id = http_headers_find(&call.http.reply, ID_HEADER);
+		etag = http_headers_find(&call.http.reply, "ETag");
+		if (!etag || keep_etag(etag, tag) != 0)
+			seen = SEEN_NOTHING;
+		else if (id && strcmp(id, ours) == 0)
+			seen = SEEN_OURS;
+		else
+			seen = strcmp(tag, sending->tag) == 0 ? SEEN_OLD : SEEN_OTHER;
+	} else if (call.outcome == STORE_ABSENT) {
+		seen = SEEN_OTHER;
+	}
+	s3_call_free(&call);
+	return seen;
+}
+
+static int tag_of_reply(const struct s3_call *call, char tag[STORE_TAG_MAX])
+{
+	char etag[STORE_TAG_MAX];
+	const char *found = http_headers_find(&call->http.reply, "ETag");
+
+	if (strcmp(call->method, "POST") != 0)
+		return found ? keep_etag(found, tag) : -EBADMSG;
+	if (s3_xml_text(call->http.text, call->http.text_count,
+			"CompleteMultipartUploadResult", "ETag", etag, sizeof(etag)) != 0)
+		return -EBADMSG;
+	return keep_etag(etag, tag);
+}
+
+/* What an answer of @outcome and what was seen after it mean.  0: it is there; 1: try
+ * again; -errno. */
+static int judge(struct sending *sending, const struct s3_call *call, enum seen seen)
+{
+	bool unknown = call->outcome == STORE_UNKNOWN ||
+		       call->outcome == STORE_TRANSIENT || call->outcome == STORE_DONE;
+
+	if (seen == SEEN_OURS)
+		return 0;
+	if (seen == SEEN_OTHER)
+		return -ESTALE;
+	if (unknown || call->outcome == STORE_REFUSED)
+		return 1;
+	log_error("%s: publishing a new version: %s", sending->object->place,
+		  call->message);
+	return call->error ? call->error : -EIO;
+}
+
+static void wait_ms(unsigned int ms)
+{
+	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&t, NULL);
+}
+
+/* Makes the call that @fill_in describes, until it is known what became of it. */
+static int make_version(struct sending *sending, const struct s3_call *model,
+			char tag[STORE_TAG_MAX])
+{
+	struct object *object = sending->object;
+	uint64_t deadline = deadline_of(object);
+	int verdict;
+
+	pthread_mutex_lock(&object->lock);
+	object->settling = true;
+	pthread_mutex_unlock(&object->lock);
+	for (;;) {
+		struct s3_call call = *model;
+
+		call.headers = (struct http_headers){ 0 };
+		verdict = add_condition(sending, &call.headers);
+		if (!verdict && model->writes_object)
+			verdict = add_kept(sending, &call.headers);
+		if (verdict) {
+			s3_call_free(&call);
+			return verdict;
+		}
+		s3_wait_retrying(object->client, &call, deadline, &object->stop);
+		if (call.outcome == STORE_DONE && tag_of_reply(&call, tag) == 0)
+			verdict = 0;
+		else
+			verdict = judge(sending, &call,
+					look(sending, sending->id, tag));
+		s3_call_free(&call);
+		if (verdict <= 0)
+			return verdict;
+		if (atomic_load(&object->stop))
+			return -ECANCELED;
+		if (clock_now() >= deadline) {
+			set_doubtful(object, sending->id);
+			log_error("%s: whether the new version is there could not be found out in time; the next flush tries again",
+				  object->place);
+			return -ETIMEDOUT;
+		}
+		wait_ms(LOOK_WAIT_MS);
+	}
+}
+
+/* ---- as one PUT ------------------------------------------------------------------------------ */
+
+static int send_whole(struct sending *sending, char tag[STORE_TAG_MAX])
+{
+	struct object *object = sending->object;
+	uint64_t size = stage_size(&object->stage);
+	struct content content;
+	struct iovec iov;
+	struct s3_call call = { .method = "PUT", .key = object->key,
+				.writes_object = true, .body = &iov, .nr_body = 1,
+				.body_count = size, .priority = PRIORITY_PUSH };
+	int error = content_open(object, size, &content);
+
+	if (!error)
+		error = fill(sending, content.bytes, 0, size);
+	iov = (struct iovec){ content.bytes, size };
+	if (!error)
+		error = make_version(sending, &call, tag);
+	content_close(&content);
+	return error;
+}
+
+/* ---- as a multipart upload --------------------------------------------------------------------- */
+
+static int create_upload(struct sending *sending)
+{
+	struct object *object = sending->object;
+	struct s3_call call = { .method = "POST", .key = object->key,
+				.query = "uploads", .writes_object = true,
+				.priority = PRIORITY_PUSH };
+	int error = add_kept(sending, &call.headers);
+
+	if (!error)
+		error = run(object, &call, "beginning an upload");
+	if (!error)
+		error = s3_upload_id(call.http.text, call.http.text_count,
+				     sending->upload);
+	s3_call_free(&call);
+	return error;
+}
+
+static void abort_upload(struct sending *sending)
+{
+	struct object *object = sending->object;
+	char *query = s3_upload_query(sending->upload, 0);
+	struct s3_call call = { .method = "DELETE", .key = object->key, .query = query,
+				.repeatable = true };
+
+	if (query) {
+		s3_wait_retrying(object->client, &call,
+				 clock_now() + 10 * CLOCK_SECOND, NULL);
+		if (call.outcome != STORE_DONE && strcmp(call.code, "NoSuchUpload") != 0)
+			log_warning("%s: an upload could not be aborted: %s; 'objmap gc' finds it later",
+				    object->place, call.message);
+	}
+	s3_call_free(&call);
+	free(query);
+}
+
+static int complete_upload(struct sending *sending, char tag[STORE_TAG_MAX])
+{
+	struct object *object = sending->object;
+	char *query = s3_upload_query(sending->upload, 0);
+	char *body = s3_complete_body(sending->parts, sending->list.nr);
+	struct iovec iov = { body, body ? strlen(body) : 0 };
+	struct s3_call call = { .method = "POST", .key = object->key, .query = query,
+				.body = &iov, .nr_body = 1, .body_count = iov.iov_len,
+				.priority = PRIORITY_PUSH };
+	int error = query && body ? make_version(sending, &call, tag) : -ENOMEM;
+
+	free(query);
+	free(body);
+	return error;
+}
+
+static int send_upload(struct sending *sending, char tag[STORE_TAG_MAX])
+{
+	struct object *object = sending->object;
+	int error = parts_plan(sending->map, stage_size(&object->stage),
+			       &object->limits, &sending->list);
+
+	if (!error) {
+		sending->parts = calloc(sending->list.nr, sizeof(*sending->parts));
+		error = sending->parts ? create_upload(sending) : -ENOMEM;
+	}
+	if (!error) {
+		error = send_parts(sending);
+		if (!error)
+			error = complete_upload(sending, tag);
+		/* After -ETIMEDOUT its end may still come to be: that is seen then. */
+		if (error)
+			abort_upload(sending);
+	}
+	return error;
+}
+
+static void count(struct sending *sending)
+{
+	struct object_counts *counts = &sending->object->counts;
+
+	pthread_mutex_lock(&sending->object->lock);
+	if (!sending->list.nr)
+		counts->puts++;
+	for (unsigned int i = 0; i < sending->list.nr; i++) {
+		if (sending->list.parts[i].copy)
+			counts->parts_copied++;
+		else
+			counts->parts_sent++;
+	}
+	pthread_mutex_unlock(&sending->object->lock);
+}
+
+/* Whether the earlier publishing of which nothing was known is there: then this one
+ * goes on from it.  Its bytes differ from the version before only where the map says. */
+static int settle_doubt(struct sending *sending)
+{
+	struct object *object = sending->object;
+	char tag[STORE_TAG_MAX];
+
+	switch (look(sending, object->doubtful, tag)) {
+	case SEEN_OURS:
+		memcpy(sending->tag, tag, sizeof(tag));
+		pthread_mutex_lock(&object->lock);
+		memcpy(object->tag, tag, sizeof(tag));
+		pthread_mutex_unlock(&object->lock);
+		break;
+	case SEEN_OLD:		/* whatever comes late is refused when ours is there */
+		break;
+	case SEEN_OTHER:
+		return -ESTALE;
+	default:
+		log_error("%s: whether the last version is there is still not known",
+			  object->place);
+		return -ETIMEDOUT;
+	}
+	return 0;
+}
+
+static int send_once(struct sending *sending, char tag[STORE_TAG_MAX])
+{
+	struct object *object = sending->object;
+	int error = *object->doubtful ? settle_doubt(sending) : 0;
+
+	if (error)
+		return error;
+	return stage_size(&object->stage) <= object->whole_max ?
+		send_whole(sending, tag) : send_upload(sending, tag);
+}
+
+int object_send(struct object *object, char tag[STORE_TAG_MAX])
+{
+	struct sending sending = { .object = object, .map = &object->sealed };
+	char doubtful[sizeof(object->doubtful)];
+	int error;
+
+	pthread_mutex_init(&sending.lock, NULL);
+	pthread_cond_init(&sending.ended, NULL);
+	memcpy(doubtful, object->doubtful, sizeof(doubtful));
+	snprintf(sending.id, sizeof(sending.id), "%016" PRIx64, random_id());
+	memcpy(sending.tag, object->tag, sizeof(sending.tag));
+	error = send_once(&sending, tag);
+	if (error == -ESTALE && *doubtful) {
+		/* It came late, in the middle of this one: the next one knows. */
+		error = settle_doubt(&sending) == 0 ? -EAGAIN : -ESTALE;
+	} else if (!error) {
+		set_doubtful(object, "");
+		count(&sending);
+	}
+	parts_free(&sending.list);
+	free(sending.parts);
+	pthread_cond_destroy(&sending.ended);
+	pthread_mutex_destroy(&sending.lock);
+	return error;
+}

@@ -1,0 +1,373 @@
+#!/usr/bin/python3
+"""One existing object as a device: read as it is, never as a mixture; written as whole
+new versions, through faults and deaths."""
+import json
+import os
+import random
+import signal
+import sys
+import threading
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import world  # noqa: E402
+import fixtures  # noqa: E402
+import proxy  # noqa: E402
+import s3client  # noqa: E402
+import nbd  # noqa: E402
+from fixtures import OBJMAP, SEED, wait_for, wait_gone  # noqa: E402
+
+MIB = 1 << 20
+
+
+class ObjectWorld(world.MinioWorld):
+    def setUp(self):
+        super().setUp()
+        self.random = random.Random(SEED)
+        self.mounted = 0
+
+    def content(self, size):
+        return self.random.randbytes(size)
+
+    def place(self, key='image'):
+        return 's3+object://%s/%s' % (self.bucket, key)
+
+    def through_proxy(self):
+        p = proxy.Proxy(self.endpoint, self.s3)
+        self.addCleanup(p.close)
+        self.env['AWS_ENDPOINT_URL_S3'] = p.endpoint
+        return p
+
+    def mount(self, place, *options, **kw):
+        """Serves PLACE and returns its WHERE."""
+        self.mounted += 1
+        where = 'nbd+unix:///?socket=' + self.path('s%d' % self.mounted)
+        self.objmap('mount', place, where, '--log', self.path('log'), '--state',
+                    self.path('state'), *options, **kw)
+        self.pids.append(self.status(where)['pid'])
+        return where
+
+    def status(self, where):
+        return json.loads(self.objmap('status', where, '--json').stdout)
+
+    def connect(self, where):
+        h = nbd.NBD()
+        h.connect_uri(where)
+        return h
+
+    def log(self):
+        with open(self.path('log')) as f:
+            return f.read()
+
+    def stored(self, key='image'):
+        return self.s3.get(self.bucket, key).body
+
+    def uploads(self):
+        # MinIO lists those to one key only.
+        return list(self.s3.uploads(self.bucket, 'image'))
+
+    def expect_clean(self, *keys):
+        """Nothing but KEYS is in the bucket, and no upload is left."""
+        self.assertEqual(sorted(self.s3.keys(self.bucket)), sorted(keys))
+        self.assertEqual(self.uploads(), [])
+
+    def expect_same(self, got, wanted):
+        if got != wanted:
+            at = next(i for i, (a, b) in enumerate(zip(got, wanted)) if a != b) \
+                if len(got) == len(wanted) else -1
+            self.fail('%d bytes, %d wanted; they differ first at %d' % (
+                len(got), len(wanted), at))
+
+
+class Reading(ObjectWorld):
+    def test_every_byte_is_the_objects_whatever_its_size(self):
+        for size in (1, 4095, 65536, 3 * MIB + 12345):
+            data = self.content(size)
+            self.s3.put(self.bucket, 'some dir/an image+%.raw', data)
+            place = 's3+object://%s/some dir/an image+%%25.raw' % self.bucket
+            self.objmap('copy', place, self.path('out'), '--verify', '--overwrite')
+            with open(self.path('out'), 'rb') as f:
+                self.expect_same(f.read(), data)
+            where = self.mount(place)
+            h = self.connect(where)
+            self.assertEqual(h.get_size(), size)
+            self.assertTrue(h.is_read_only())
+            for _ in range(20):
+                at = self.random.randrange(size)
+                count = self.random.randrange(1, min(size - at, 300000) + 1)
+                self.expect_same(bytes(h.pread(count, at)), data[at:at + count])
+            self.objmap('umount', where)
+
+    def test_a_read_is_one_range_of_the_version_that_was_opened(self):
+        p = self.through_proxy()
+        self.s3.put(self.bucket, 'image', self.content(4 * MIB))
+        h = self.connect(self.mount(self.place()))
+        p.forget()
+        h.pread(4096, MIB + 5000)
+        asked = p.requests()
+        self.assertEqual(len(asked), 1)
+        headers = {n.lower(): v for n, v in asked[0].headers}
+        self.assertEqual(headers['range'], 'bytes=%d-%d' % (MIB + 5000, MIB + 9095))
+        self.assertIn('if-match', headers)
+
+    def test_a_replaced_object_is_an_error_and_never_a_mixture(self):
+        self.s3.put(self.bucket, 'image', b'a' * (2 * MIB))
+        where = self.mount(self.place())
+        h = self.connect(where)
+        self.assertEqual(bytes(h.pread(MIB, 0)), b'a' * MIB)
+        self.s3.put(self.bucket, 'image', b'b' * (2 * MIB))
+        for at in (0, MIB):
+            with self.assertRaises(nbd.Error):
+                h.pread(MIB, at)
+        self.assertIn('replaced', self.log())
+        self.assertTrue(self.status(where)['store']['lost'])
+
+    def test_an_old_version_is_read_by_its_id(self):
+        self.s3.put_versioning(self.bucket)
+        old = self.content(MIB)
+        first = self.s3.put(self.bucket, 'image', old).version
+        self.s3.put(self.bucket, 'image', self.content(MIB))
+        place = self.place() + '?versionId=' + first
+        h = self.connect(self.mount(place))
+        self.expect_same(bytes(h.pread(MIB, 0)), old)
+        p = self.objmap('mount', place, self.path('x/y'), '--writable', status=None)
+        self.assertNotEqual(p.returncode, 0)
+
+    def test_what_is_not_there_is_told_in_words(self):
+        self.s3.put(self.bucket, 'empty', b'')
+        for place, words in ((self.place('none'), b'nosuchkey'),
+                             (self.place('empty'), b'empty'),
+                             ('s3+object://om-nowhere/key', b'bucket')):
+            p = self.objmap('info', place, status=1)
+            self.assertIn(words, p.stderr.lower())
+        self.objmap('info', 's3+object://%s/' % self.bucket, status=2)
+        self.objmap('mount', self.place('empty'), 'nbd://127.0.0.1:0/', '--writable',
+                    '--read-only', status=2)
+
+
+class Writing(ObjectWorld):
+    def begin(self, size, *options, metadata=None):
+        self.data = bytearray(self.content(size))
+        self.s3.put(self.bucket, 'image', bytes(self.data), metadata)
+        self.where = self.mount(self.place(), '--writable', *options)
+        self.h = self.connect(self.where)
+        self.assertFalse(self.h.is_read_only())
+
+    def write(self, at, data):
+        self.h.pwrite(data, at)
+        self.data[at:at + len(data)] = data
+
+    def zero(self, at, count):
+        self.h.zero(count, at)
+        self.data[at:at + count] = bytes(count)
+
+    def some_writes(self, nr, longest=100000):
+        size = len(self.data)
+        for _ in range(nr):
+            at = self.random.randrange(size)
+            count = self.random.randrange(1, min(longest, size - at) + 1)
+            if self.random.random() < 0.2:
+                self.zero(at, count)
+            else:
+                self.write(at, self.content(count))
+
+    def expect_read(self):
+        got = b''.join(bytes(self.h.pread(min(MIB, len(self.data) - at), at))
+                       for at in range(0, len(self.data), MIB))
+        self.expect_same(got, bytes(self.data))
+
+    def test_a_flush_publishes_a_small_object_with_all_it_had(self):
+        self.begin(3 * MIB + 123, metadata={'colour': 'red'})
+        before = self.stored()
+        self.some_writes(20)
+        self.expect_read()
+        self.expect_same(self.stored(), before)
+        self.h.flush()
+        answer = self.s3.get(self.bucket, 'image')
+        self.expect_same(answer.body, bytes(self.data))
+        self.assertEqual(answer.metadata['colour'], 'red')
+        self.expect_read()
+        self.expect_clean('image')
+
+    def test_a_flush_of_a_large_object_copies_what_did_not_change(self):
+        p = self.through_proxy()
+        self.begin(40 * MIB + 4567)
+        p.forget()
+        for at in (17, 20 * MIB, 20 * MIB + 200000, 40 * MIB + 4000):
+            self.write(at, self.content(500))
+        self.h.flush()
+        kinds = [r.kind for r in p.requests()]
+        self.assertEqual(kinds.count('create'), 1)
+        self.assertEqual(kinds.count('complete'), 1)
+        self.assertGreater(kinds.count('copy-part'), 1)
+        self.assertLessEqual(kinds.count('part'), 3)
+        self.expect_same(self.stored(), bytes(self.data))
+        self.expect_read()
+        self.expect_clean('image')
+        p.forget()
+        self.h.flush()			# nothing to say
+        self.assertEqual(p.requests(), [])
+
+    def test_any_writes_and_flushes_give_what_a_flat_array_holds(self):
+        self.begin(24 * MIB + 999)
+        for _ in range(6):
+            self.some_writes(25, 2 * MIB)
+            self.expect_read()
+            self.h.flush()
+            self.expect_same(self.stored(), bytes(self.data))
+            self.expect_read()
+        self.expect_clean('image')
+
+    def test_unmounting_publishes_and_ends_well(self):
+        self.begin(12 * MIB)
+        self.some_writes(10)
+        self.h.shutdown()
+        self.objmap('umount', self.where)
+        self.expect_same(self.stored(), bytes(self.data))
+        self.expect_clean('image')
+
+    def test_reads_and_writes_go_on_while_a_version_is_published(self):
+        p = self.through_proxy()
+        self.begin(16 * MIB)
+        p.forget()
+        p.harm('reply-late', kind='complete', seconds=1.0)
+        other = self.connect(self.where)
+        errors = []
+
+        def flush():
+            try:
+                self.h.flush()
+            except nbd.Error as e:
+                errors.append(e)
+        self.write(5 * MIB, b'x' * 5000)
+        flushed = bytes(self.data)
+        thread = threading.Thread(target=flush)
+        thread.start()
+        wait_for(lambda: p.requests('complete'), 'the flush to publish')
+        other.pwrite(b'y' * 4096, 9 * MIB)
+        self.data[9 * MIB:9 * MIB + 4096] = b'y' * 4096
+        for at in range(0, 16 * MIB, 3 * MIB):
+            self.expect_same(bytes(other.pread(70000, at)),
+                             bytes(self.data[at:at + 70000]))
+        thread.join(30)
+        self.assertEqual(errors, [])
+        self.expect_same(self.stored(), flushed)
+        self.h.flush()
+        self.expect_same(self.stored(), bytes(self.data))
+
+    def test_a_full_spill_publishes_and_goes_on(self):
+        self.begin(16 * MIB, '--dirty-limit', '64M')
+        for i in range(12):
+            for at in range(0, 16 * MIB, 4 * MIB):
+                # Never the same range twice, so that each takes room of its own.
+                self.write(at + i * 512, self.content(2 * MIB))
+        self.expect_read()
+        self.h.flush()
+        self.expect_same(self.stored(), bytes(self.data))
+        self.expect_clean('image')
+
+    def test_somebody_elses_version_is_not_overwritten_and_ours_is_kept_aside(self):
+        self.begin(12 * MIB)
+        self.write(100, b'ours' * 1000)
+        self.s3.put(self.bucket, 'image', b'theirs')
+        with self.assertRaises(nbd.Error):
+            self.h.flush()
+        with self.assertRaises(nbd.Error):
+            self.h.flush()
+        self.assertEqual(self.stored(), b'theirs')
+        self.assertEqual(bytes(self.h.pread(4000, 100)), b'ours' * 1000)
+        self.h.shutdown()
+        pid = self.status(self.where)['pid']
+        self.objmap('umount', self.where, status=None)
+        wait_gone(pid)
+        self.assertEqual(self.stored(), b'theirs')
+        self.expect_clean('image')
+        kept = []
+        for folder, _, names in os.walk(self.path('state')):
+            kept += [os.path.join(folder, n) for n in names]
+        self.assertEqual(sorted(os.path.basename(k) for k in kept), ['bytes', 'index'])
+        with open(next(k for k in kept if k.endswith('bytes')), 'rb') as f:
+            self.assertEqual(f.read(), b'ours' * 1000)
+        with open(next(k for k in kept if k.endswith('index'))) as f:
+            self.assertIn('bytes 100 4000 0\n', f.read())
+
+    def test_a_version_whose_answer_was_lost_is_found_out(self):
+        p = self.through_proxy()
+        for size, kind in ((12 * MIB, 'complete'), (MIB, 'put')):
+            with self.subTest(kind):
+                self.begin(size)
+                rule = p.harm('reply-lost', kind=kind, key='/image$', times=1)
+                self.some_writes(5)
+                self.h.flush()
+                self.assertEqual(rule.fired, 1)
+                self.expect_same(self.stored(), bytes(self.data))
+                self.expect_read()
+                self.some_writes(5)
+                self.h.flush()
+                self.expect_same(self.stored(), bytes(self.data))
+                self.expect_clean('image')
+                p.heal()
+
+    def test_faults_while_publishing_never_tear_the_object(self):
+        p = self.through_proxy()
+        self.begin(14 * MIB)
+        for harm, kind in (('status', 'create'), ('reset-before', 'part'),
+                           ('reply-lost', 'part'), ('status', 'copy-part'),
+                           ('error-in-200', 'copy-part'), ('error-in-200', 'complete'),
+                           ('reset-before', 'complete'), ('short', 'get'),
+                           ('corrupt', 'list')):
+            with self.subTest(harm=harm, kind=kind):
+                p.harm(harm, kind=kind, times=2)
+                self.some_writes(4)
+                self.h.flush()
+                self.expect_same(self.stored(), bytes(self.data))
+                p.heal()
+        self.expect_clean('image')
+
+    def test_a_killed_daemon_leaves_the_old_version_or_the_new_one(self):
+        p = self.through_proxy()
+        for kind in ('part', 'complete'):
+            self.begin(14 * MIB)
+            p.forget()
+            old = bytes(self.data)
+            p.harm('stall', kind=kind)
+            self.some_writes(6)
+            pid = self.status(self.where)['pid']
+            thread = threading.Thread(target=lambda: self.swallow(self.h.flush))
+            thread.start()
+            wait_for(lambda: p.requests(kind), 'a request to stall')
+            os.kill(pid, signal.SIGKILL)
+            wait_gone(pid)
+            thread.join(30)
+            wait_for(lambda: not p.open, 'the connections to end')
+            p.heal()
+            self.assertIn(self.stored(), (old, bytes(self.data)))
+            p.forget()
+        self.assertNotEqual(self.uploads(), [])
+        self.objmap('gc', self.place(), '--grace', '0s')
+        self.expect_clean('image')
+
+    @staticmethod
+    def swallow(act):
+        try:
+            act()
+        except nbd.Error:
+            pass
+
+    def test_a_store_that_ignores_conditions_is_refused_unless_it_is_exclusive(self):
+        p = self.through_proxy()
+        self.s3.put(self.bucket, 'image', b'x' * MIB)
+        p.harm('conditions-ignored')
+        r = self.objmap('mount', self.place(), 'nbd+unix:///?socket=' + self.path('q'),
+                        '--writable', '--state', self.path('state'), status=1)
+        self.assertIn(b'--exclusive', r.stderr)
+        self.expect_clean('image')
+        self.where = self.mount(self.place(), '--writable', '--exclusive')
+        h = self.connect(self.where)
+        h.pwrite(b'y' * 10, 5)
+        h.flush()
+        self.assertEqual(self.stored(), b'x' * 5 + b'y' * 10 + b'x' * (MIB - 15))
+
+
+if __name__ == '__main__':
+    fixtures.main()
