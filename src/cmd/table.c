@@ -238,7 +238,7 @@ const struct verb verbs[] = {
 	{ "resize", "VOLUME SIZE [OPTION ...]",
 	  "make a volume larger or smaller",
 	  LIST("yes", CLAIM, STORE, "json"), 2, 2, resize_run },
-	{ "gc", "VOLUME [OPTION ...]",
+	{ "gc", "VOLUME|OBJECT [OPTION ...]",
 	  "delete the objects that nothing refers to any more",
 	  LIST("grace", "dry-run", STORE, "json", "quiet"),
 	  1, 1, gc_run },
