@@ -232,6 +232,7 @@ static int make_volume(const struct options *options, const struct copy_end *sou
 		.size = source->size,
 		.chunk_size = (uint32_t)option_size(options, "chunk-size"),
 		.incomplete = true,
+		.exclusive = option_flag(options, "exclusive"),
 	};
 	uint64_t size = option_size(options, "size");
 

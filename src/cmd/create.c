@@ -47,6 +47,7 @@ int create_run(const struct options *options, int nr_arguments, char **arguments
 	struct volume_create_options create = {
 		.size = option_size(options, "size"),
 		.chunk_size = (uint32_t)option_size(options, "chunk-size"),
+		.exclusive = option_flag(options, "exclusive"),
 	};
 	struct store *store;
 	struct place place;

@@ -228,8 +228,7 @@ static int may_claim(struct store *store, const struct claim_options *options,
 	return 0;
 }
 
-/* Are conditional puts conditional? */
-static int claim_probe(struct store *store, bool exclusive_word, bool *exclusive)
+int claim_probe(struct store *store, bool exclusive_word, bool *exclusive)
 {
 	struct store_request request = { .cause = CAUSE_HEAD };
 	char key[VOLUME_KEY_MAX];

@@ -14,6 +14,11 @@ struct claim {
 	bool exclusive;
 };
 
+/* Are the store's conditional puts conditional?  0 (*exclusive: it must be done
+ * without them, and @exclusive_word allows that), -EOPNOTSUPP, or why that cannot be
+ * found out; logged. */
+int claim_probe(struct store *store, bool exclusive_word, bool *exclusive);
+
 /* What the claim shall change besides writer, holder, history and epoch; may
  * refuse with a negative errno, logged.  @stored is head before the claim. */
 typedef int claim_change(void *context, const struct stored_head *stored,

@@ -212,7 +212,7 @@ static int clone_make(struct store *from, const char *from_prefix,
 	if (error)
 		return error;
 	clone_head(&head, pin, from_prefix);
-	return head_create(to, &head);
+	return head_create(to, &head, false);
 }
 
 static int clone_confirm(struct store *from, struct store *to, struct pin *pin)

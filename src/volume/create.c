@@ -6,6 +6,7 @@
 #include "src/log.h"
 #include "src/random.h"
 #include "src/units.h"
+#include "src/volume/claim.h"
 #include "src/volume/swap.h"
 #include "src/volume/volume.h"
 
@@ -38,6 +39,7 @@ int volume_create(struct store *store,
 		  const struct volume_create_options *options)
 {
 	struct head head = { .size = options->size };
+	bool exclusive;
 	int error;
 
 	head.chunk_size = options->chunk_size ? options->chunk_size
@@ -53,7 +55,9 @@ int volume_create(struct store *store,
 	head.epoch = 1;
 	head.writer = random_id();
 	head.nr_root = map_nr_root(volume_nr_chunks(head.size, head.chunk_size));
-	error = head_create(store, &head);
+	error = claim_probe(store, options->exclusive, &exclusive);
+	if (!error)
+		error = head_create(store, &head, exclusive);
 	if (error == -EEXIST)
 		log_error("%s: there is a volume already; choose another place, or "
 			  "delete it first (objmap delete %s)", store->place,

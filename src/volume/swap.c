@@ -261,9 +261,10 @@ int head_swap(struct swap *swap)
 /* ---- the first head --------------------------------------------------------------- */
 
 static int create_on_tombstone(struct store *store, const struct stored_head *tomb,
-			       struct head *next)
+			       struct head *next, bool exclusive)
 {
-	struct swap swap = { .store = store, .base = *tomb, .next = *next };
+	struct swap swap = { .store = store, .base = *tomb, .next = *next,
+			     .exclusive = exclusive };
 	struct head *head = &swap.next;
 
 	head->nr_history = tomb->head.nr_history;
@@ -279,7 +280,7 @@ static int create_on_tombstone(struct store *store, const struct stored_head *to
 	return head_swap(&swap);
 }
 
-int head_create(struct store *store, struct head *next)
+int head_create(struct store *store, struct head *next, bool exclusive)
 {
 	struct patience patience = patience_of(store);
 	const struct head wanted = *next;
@@ -312,7 +313,7 @@ int head_create(struct store *store, struct head *next)
 		if (now.head.state != HEAD_DELETED)
 			return -EEXIST;
 		*next = wanted;
-		error = create_on_tombstone(store, &now, next);
+		error = create_on_tombstone(store, &now, next, exclusive);
 		if (error != -ESTALE)
 			return error == -EALREADY ? 0 : error;
 	} while (patience_wait(&patience));

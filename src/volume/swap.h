@@ -59,8 +59,8 @@ int head_read_reply(struct store *store, struct stored_head *stored,
 
 /* Makes @next the head of a volume that is new; a tombstone is swapped on, and
  * @next then takes its history and an epoch above it.  -EEXIST (not logged):
- * there is a volume; other errors as head_swap()'s. */
-int head_create(struct store *store, struct head *next);
+ * there is a volume; other errors as head_swap()'s.  @exclusive: as in struct swap. */
+int head_create(struct store *store, struct head *next, bool exclusive);
 
 /* @head passes to @writer: what was becomes history, the epoch jumps, nobody
  * holds it. */

@@ -23,9 +23,11 @@ struct volume_create_options {
 	uint64_t size;		/* bytes, >= 1 */
 	uint32_t chunk_size;	/* 0: CHUNK_SIZE_DEFAULT */
 	bool incomplete;	/* begins as a copy that is not finished */
+	bool exclusive;		/* though the store fails the probe */
 };
 /* Makes a volume that reads as zeros.  -EEXIST: there is one (a tombstone is
- * taken over).  -EINVAL: sizes that cannot be. */
+ * taken over).  -EINVAL: sizes that cannot be.  -EOPNOTSUPP: a store without
+ * conditional puts. */
 int volume_create(struct store *store,
 		  const struct volume_create_options *options);
 

@@ -31,6 +31,7 @@ struct upload {
 struct bucket {
 	pthread_mutex_t lock;
 	struct upload *uploads;		/* the latest first */
+	bool unconditional;
 	uint64_t held;			/* puts of so many bytes are; 0: none */
 	unsigned int nr_uploads;	/* ever begun */
 	struct thing **things;	/* sorted by key */
@@ -185,9 +186,9 @@ static enum store_outcome bucket_put(struct bucket *bucket, const char *key,
 	const struct thing *there = thing_at(bucket, key);
 	struct thing *thing;
 
-	if (request->condition == STORE_IF_ABSENT && there)
+	if (request->condition == STORE_IF_ABSENT && there && !bucket->unconditional)
 		return STORE_REFUSED;
-	if (request->condition == STORE_IF_MATCH &&
+	if (request->condition == STORE_IF_MATCH && !bucket->unconditional &&
 	    (!there || strcmp(there->tag, request->tag) != 0))
 		return STORE_REFUSED;
 	thing = thing_of_put(bucket, key, request);
@@ -286,6 +287,13 @@ static enum store_outcome bucket_list_uploads(struct bucket *bucket,
 				.key = strdup(upload->thing->key + own),
 				.upload = strdup(upload->id) };
 	return STORE_DONE;
+}
+
+void bucket_ignore_conditions(struct bucket *bucket)
+{
+	pthread_mutex_lock(&bucket->lock);
+	bucket->unconditional = true;
+	pthread_mutex_unlock(&bucket->lock);
 }
 
 void bucket_hold_uploads(struct bucket *bucket, uint64_t count)

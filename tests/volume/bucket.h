@@ -32,6 +32,9 @@ typedef void bucket_seen(void *context, const char *key, const void *content,
 			 size_t count);
 void bucket_watch(struct bucket *bucket, bucket_seen *seen, void *context);
 
+/* From now on conditions of puts are not looked at. */
+void bucket_ignore_conditions(struct bucket *bucket);
+
 /* From now on a put of at least @count bytes (0: none) is a multipart upload that
  * stops before its end, as if its client was paused: the put is not answered. */
 void bucket_hold_uploads(struct bucket *bucket, uint64_t count);

@@ -373,6 +373,45 @@ Test(races, gc_takes_what_an_abandoned_attempt_left_once_head_is_past_it)
 	cr_assert_eq(bucket_count(bucket, "vol/chunk/"), 0);
 }
 
+/* ---- a store without conditional puts -------------------------------------------------- */
+
+Test(races, a_store_that_looks_at_no_condition_is_refused_for_writing)
+{
+	const struct volume_create_options create = { .size = CHUNK, .chunk_size = CHUNK };
+	const struct volume_options options = { .writable = true };
+	struct store *store = client(twin);
+	struct volume *volume;
+
+	bucket_ignore_conditions(bucket);
+	cr_assert_eq(volume_create(store, &create), -EOPNOTSUPP);
+	cr_assert_eq(bucket_count(bucket, "twin/"), 0);
+	store_close(store);
+	store = client(writer);
+	cr_assert_eq(volume_open(store, &options, &volume), -EOPNOTSUPP);
+	cr_assert_eq(volume_delete(store, &rude), -EOPNOTSUPP);
+	cr_assert_eq(bucket_count(bucket, "vol/"), 1);
+	store_close(store);
+	close_volume(open_reader(writer, NULL));
+}
+
+Test(races, the_word_that_nobody_else_writes_does_without_conditions)
+{
+	const struct volume_create_options create = { .size = CHUNK, .chunk_size = CHUNK,
+						      .exclusive = true };
+	const struct volume_options options = { .writable = true, .exclusive = true };
+	struct store *store = client(twin);
+	struct volume *volume;
+
+	bucket_ignore_conditions(bucket);
+	cr_assert_eq(volume_create(store, &create), 0);
+	store_close(store);
+	volume = open_with(twin, &options);
+	put(volume, 0, 1);
+	cr_assert_eq(flush(volume), 0);
+	close_volume(volume);
+	cr_assert_eq(reads(twin, NULL, 0), 1);
+}
+
 /* ---- multipart uploads ---------------------------------------------------------------- */
 
 struct late_flush {
