@@ -29,7 +29,6 @@ struct scheme {
 	bool has_bucket;	/* //BUCKET/ comes first */
 };
 
-#define S3_IS_BUILT false
 #define PARAMS(...) (const char *const[]){ __VA_ARGS__, NULL }
 static const char *const no_params[] = { NULL };
 static const char *const nbd_params[] = {
@@ -44,7 +43,7 @@ static const struct scheme schemes[] = {
 	{ "memory", false, true, no_params, true },
 	{ "null", false, true, no_params, true },
 	{ "pattern", false, true, no_params, true },
-	{ "s3", true, S3_IS_BUILT, place_s3_params, .has_bucket = true },
+	{ "s3", true, true, place_s3_params, .has_bucket = true },
 	{ "s3+object", false, true, place_object_params, .has_bucket = true },
 	{ "http", false, false, no_params },
 	{ "https", false, false, no_params },
@@ -403,13 +402,18 @@ static int plain_file(const char *text, struct place *place)
 static int check_s3(struct place *place, bool folder)
 {
 	size_t length = strlen(place->path);
-	int error;
+	const char *fault;
 
-	if (folder && length && place->path[length - 1] == '/' && !place->snapshot)
-		place->path[length - 1] = 0;
-	error = place_s3_check_prefix(place->text, place->path,
-				      folder && !place->snapshot);
-	return error ? error : place_s3_check_params(place);
+	if (place->snapshot)
+		folder = false;
+	if (folder && length > 1 && place->path[length - 1] == '/')
+		place->path[--length] = 0;
+	fault = folder && !length ? NULL : place_s3_prefix_fault(place->path);
+	if (fault) {
+		log_error("%s: %s", place->text, fault);
+		return -EINVAL;
+	}
+	return place_s3_check_params(place);
 }
 
 static int check_object(const struct place *place)

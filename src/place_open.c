@@ -28,9 +28,15 @@ int place_open_store(const struct place *place,
 		     struct store **store)
 {
 	struct store_dir_options dir = { .create = options->create };
+	struct s3_options s3;
 	int error;
 
-	if (strcmp(place->scheme, "dir") == 0) {
+	if (strcmp(place->scheme, "s3") == 0) {
+		error = place_s3_options(place, &options->s3, &s3);
+		if (!error)
+			error = store_s3_open(place->base, place->bucket, place->path,
+					      &s3, store);
+	} else if (strcmp(place->scheme, "dir") == 0) {
 		error = network_param(place, &dir.network_ok);
 		if (!error)
 			error = store_dir_open(place->base, place->path, &dir,

@@ -212,33 +212,28 @@ int place_s3_check_bucket(const char *text, const char *bucket)
 	return -EINVAL;
 }
 
-int place_s3_check_prefix(const char *text, const char *prefix, bool folder)
+const char *place_s3_prefix_fault(const char *prefix)
 {
-	const char *c = prefix, *wrong = NULL;
+	const char *c = prefix;
 	size_t length;
 
-	if (!*prefix && folder)
-		return 0;
 	if (!*prefix)
-		wrong = "names a bucket only; a volume has a prefix in it: s3://BUCKET/PREFIX (objmap list s3://BUCKET/ shows what is there)";
-	else if (strlen(prefix) > ORIGIN_PREFIX_MAX)
-		wrong = "a volume's prefix has at most 512 bytes";
+		return "names a bucket only; a volume has a prefix in it: s3://BUCKET/PREFIX (objmap list s3://BUCKET/ shows what is there)";
+	if (strlen(prefix) > ORIGIN_PREFIX_MAX)
+		return "a volume's prefix has at most 512 bytes";
+	for (; *c; c++)
+		if ((unsigned char)*c < ' ' || *c == 0x7f)
+			return "a prefix has no control characters";
 	/* Clients, proxies and servers make other keys of such ones. */
-	for (; !wrong && *c; c += length + (c[length] == '/')) {
+	for (c = prefix; *c; c += length + (c[length] == '/')) {
 		length = strcspn(c, "/");
 		if (length == 0 || (length == 1 && c[0] == '.') ||
 		    (length == 2 && c[0] == '.' && c[1] == '.'))
-			wrong = "a prefix has no empty, '.' or '..' component";
-		else if (c[length] == '/' && c[length + 1] == 0)
-			wrong = "a volume's prefix does not end in '/'";
+			return "a prefix has no empty, '.' or '..' component";
+		if (c[length] == '/' && c[length + 1] == 0)
+			return "a volume's prefix does not end in '/'";
 	}
-	for (c = prefix; !wrong && *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
-			wrong = "a prefix has no control characters";
-	if (!wrong)
-		return 0;
-	log_error("%s: %s", text, wrong);
-	return -EINVAL;
+	return NULL;
 }
 
 int place_s3_check_key(const char *text, const char *key)

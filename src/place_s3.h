@@ -22,8 +22,8 @@ int place_s3_options(const struct place *place, const struct s3_options *given,
 
 /* -EINVAL, logged, unless @bucket can be a bucket's name. */
 int place_s3_check_bucket(const char *text, const char *bucket);
-/* ... @prefix a volume's, or with @folder empty or that of volumes. */
-int place_s3_check_prefix(const char *text, const char *prefix, bool folder);
+/* What is wrong with @prefix as a volume's, in words; NULL: nothing. */
+const char *place_s3_prefix_fault(const char *prefix);
 
 /* ... @key an object's. */
 int place_s3_check_key(const char *text, const char *key);

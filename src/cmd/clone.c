@@ -42,6 +42,15 @@ static int print_cloned(const struct options *options,
 	return 0;
 }
 
+static bool same_store(const struct options *options, const struct place *a,
+		       const struct place *b)
+{
+	struct store_open_options how;
+
+	open_options(options, &how);
+	return place_same_store(a, b, &how.s3);
+}
+
 /* The parent is open; NEW is made only when there is something to clone. */
 static int run(const struct options *options, const struct place *parent,
 	       struct store *from, const char *new_text)
@@ -54,10 +63,11 @@ static int run(const struct options *options, const struct place *parent,
 	error = open_place(new_text, WANT_VOLUME, &new);
 	if (error)
 		return exit_status(error);
-	error = strcmp(new.scheme, parent->scheme) != 0 ? -EXDEV : 0;
+	error = same_store(options, parent, &new) ? 0 : -EXDEV;
 	if (error)
-		log_error("%s: a clone lives in the same kind of store as %s: use objmap copy",
-			  new.text, parent->text);
+		log_error("%s: a clone lives in the same %s as %s: use objmap copy",
+			  new.text, parent->bucket ? "bucket of the same server"
+						   : "kind of store", parent->text);
 	if (!error)
 		error = volume_snapshot_head(from, parent->snapshot, &head);
 	if (!error)

@@ -202,13 +202,17 @@ static int open_device(const struct options *options, const struct copy_end *sou
 
 /* ---- a volume ---------------------------------------------------------------------------- */
 
-static int check_not_same(const struct copy_end *source,
+static int check_not_same(const struct options *options,
+			  const struct copy_end *source,
 			  const struct copy_end *target)
 {
+	struct store_open_options how;
 	char *from, *to;
 	bool same;
 
-	if (source->stream || strcmp(source->place.scheme, target->place.scheme) != 0)
+	open_options(options, &how);
+	if (source->stream || !source->place.is_volume ||
+	    !place_same_store(&source->place, &target->place, &how.s3))
 		return 0;
 	from = place_prefix(&source->place);
 	to = place_prefix(&target->place);
@@ -313,7 +317,7 @@ static int open_target_volume(const struct options *options,
 	struct claim_options claim;
 	int error;
 
-	error = check_not_same(source, target);
+	error = check_not_same(options, source, target);
 	if (!error)
 		error = open_claim(options, &claim);
 	if (!error && !option_given(options, "size") && source->stream &&

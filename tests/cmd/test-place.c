@@ -1,11 +1,13 @@
 /* test-place.c: places, and the nearest word. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "src/log.h"
 #include "src/nearest.h"
 #include "src/place.h"
+#include "src/place_s3.h"
 
 static char said[2048];
 
@@ -109,6 +111,161 @@ Test(place, a_plain_path_is_taken_as_it_is_where_the_verb_takes_files)
 		cr_expect_str_eq(place.path, paths[i]);
 		place_free(&place);
 		cr_expect_eq(parse(paths[i], &place), -EINVAL, "%s", paths[i]);
+	}
+}
+
+/* ---- s3: ------------------------------------------------------------------------ */
+
+Test(place_s3, bucket_prefix_and_snapshot_are_told_apart)
+{
+	static const struct {
+		const char *text, *bucket, *path, *snapshot, *base;
+	} cases[] = {
+		{ "s3://images/vm7", "images", "vm7", NULL, "s3://images/vm7" },
+		{ "s3://im.a-9/a/b@n", "im.a-9", "a/b", "n", "s3://im.a-9/a/b" },
+		{ "s3://images/a@b/c", "images", "a@b/c", NULL, "s3://images/a@b/c" },
+		{ "s3://images/a%40b%3f", "images", "a@b?", NULL, "s3://images/a%40b%3f" },
+		{ "s3://images/v?region=eu-1", "images", "v", NULL, "s3://images/v" },
+		{ "s3://images/v@n?sse=AES256", "images", "v", "n", "s3://images/v" },
+	};
+	struct place place;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cr_assert_eq(parse(cases[i].text, &place), 0, "%s: %s",
+			     cases[i].text, said);
+		cr_expect_str_eq(place.bucket, cases[i].bucket);
+		cr_expect_str_eq(place.path, cases[i].path);
+		cr_expect_str_eq(place.base, cases[i].base);
+		cr_expect(cases[i].snapshot ? place.snapshot &&
+			  !strcmp(place.snapshot, cases[i].snapshot) : !place.snapshot);
+		place_free(&place);
+	}
+}
+
+Test(place_s3, names_that_cannot_be_are_refused_with_the_reason)
+{
+	static const struct { const char *text, *says; } cases[] = {
+		{ "s3:images/vm", "s3://BUCKET/" }, { "s3:/images/vm", "s3://BUCKET/" },
+		{ "s3://Images/vm", "lower-case" }, { "s3://im_a/vm", "lower-case" },
+		{ "s3://im/vm", "3 to 63" }, { "s3://-ima/vm", "no bucket's name" },
+		{ "s3://ima-/vm", "no bucket's name" }, { "s3://i..a/vm", "no bucket's" },
+		{ "s3://192.168.5.4/vm", "no bucket's name" }, { "s3:///vm", "no bucket's" },
+		{ "s3://im%61ges/vm", "no bucket's name" },
+		{ "s3://images", "a bucket only" }, { "s3://images/", "a bucket only" },
+		{ "s3://images/@n", "a bucket only" }, { "s3://images@n", "a bucket only" },
+		{ "s3://images/a/", "does not end in '/'" },
+		{ "s3://images//a", "no empty" }, { "s3://images/a//b", "no empty" },
+		{ "s3://images/./a", "no empty" }, { "s3://images/a/..", "no empty" },
+		{ "s3://images/a%0ab", "control" },
+		{ "s3://images/a@n@m", "%40" }, { "s3://images/a@", "no snapshot" },
+	};
+	char text[600] = "s3://images/";
+	struct place place;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cr_expect_eq(parse(cases[i].text, &place), -EINVAL, "%s", cases[i].text);
+		cr_expect_not_null(strstr(said, cases[i].says), "%s: %s", cases[i].text,
+				   said);
+	}
+	memset(text + 12, 'a', 512);
+	cr_assert_eq(parse(text, &place), 0);
+	place_free(&place);
+	text[12 + 512] = 'a';
+	cr_expect_eq(parse(text, &place), -EINVAL);
+}
+
+Test(place_s3, where_volumes_are_listed_a_bucket_or_folder_will_do)
+{
+	static const struct { const char *text, *path; } cases[] = {
+		{ "s3://images", "" }, { "s3://images/", "" }, { "s3://images/a/", "a" },
+		{ "s3://images/a/b", "a/b" }, { "s3://images?region=x", "" },
+	};
+	struct place place;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cr_assert_eq(place_parse(cases[i].text, PLACE_FOLDER, &place), 0);
+		cr_expect_str_eq(place.path, cases[i].path);
+		place_free(&place);
+	}
+	log_capture(said, sizeof(said));
+	cr_expect_eq(place_parse("s3://images//", PLACE_FOLDER, &place), -EINVAL);
+	cr_expect_eq(place_parse("s3://images/@n", PLACE_FOLDER, &place), -EINVAL);
+	log_capture(NULL, 0);
+}
+
+Test(place_s3, what_the_place_says_wins_over_the_options)
+{
+	const struct s3_options given = { .region = "here", .connections = 5,
+					  .requester_pays = true, .profile = "p" };
+	struct s3_options options;
+	struct place place;
+
+	cr_assert_eq(parse("s3://images/v?region=there&connections=7&requester-pays=no"
+			   "&part-size=16M&addressing=virtual&tags=a%3db%26c%3dd", &place),
+		     0, "%s", said);
+	cr_assert_eq(place_s3_options(&place, &given, &options), 0);
+	cr_expect_str_eq(options.region, "there");
+	cr_expect_str_eq(options.profile, "p");
+	cr_expect_str_eq(options.tags, "a=b&c=d");
+	cr_expect_eq(options.connections, 7);
+	cr_expect_eq(options.part_size, 16 << 20);
+	cr_expect_eq(options.addressing, S3_VIRTUAL);
+	cr_expect_not(options.requester_pays);
+	place_free(&place);
+}
+
+Test(place_s3, parameters_that_cannot_be_are_refused)
+{
+	static const char *const cases[] = {
+		"connections=0", "connections=x", "connections=100000", "part-size=1M",
+		"multipart-threshold=6G", "sse=des", "requester-pays=maybe",
+		"addressing=auto", "region=", "regio=x", "exclusive=yes", "size=1G",
+		"region=a&region=b",
+	};
+	const struct s3_options none = { 0 };
+	struct s3_options options;
+	struct place place;
+	char text[200];
+	unsigned int i;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		snprintf(text, sizeof(text), "s3://images/v?%s", cases[i]);
+		cr_expect_eq(parse(text, &place), -EINVAL, "%s", text);
+	}
+	/* Only with the options is it known what stands together. */
+	cr_assert_eq(parse("s3://images/v?sse-kms-key=k", &place), 0);
+	log_capture(said, sizeof(said));
+	cr_expect_eq(place_s3_options(&place, &none, &options), -EINVAL);
+	log_capture(NULL, 0);
+	place_free(&place);
+}
+
+Test(place_s3, one_store_is_one_bucket_of_one_server)
+{
+	static const struct { const char *a, *b; bool same; } cases[] = {
+		{ "s3://images/a", "s3://images/b", true },
+		{ "s3://images/a", "s3://imagez/a", false },
+		{ "s3://images/a?endpoint-url=http://x/", "s3://images/b", true },
+		{ "s3://images/a?endpoint-url=http://y", "s3://images/b", false },
+		{ "s3://images/a?endpoint-url=http://y&region=r",
+		  "s3://images/b?endpoint-url=HTTP://y//", true },
+		{ "s3://images/a", "dir:/images/b", false },
+		{ "dir:/a", "dir:/b", true },
+	};
+	const struct s3_options given = { .endpoint_url = "http://x" };
+	struct place a, b;
+	unsigned int i;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cr_assert_eq(parse(cases[i].a, &a), 0);
+		cr_assert_eq(parse(cases[i].b, &b), 0);
+		cr_expect_eq(place_same_store(&a, &b, &given), cases[i].same, "%s",
+			     cases[i].a);
+		place_free(&a);
+		place_free(&b);
 	}
 }
 
