@@ -19,6 +19,7 @@
 
 #include "config.h"
 #include "src/clock.h"
+#include "src/cmd/doctor.h"
 #include "src/cmd/open.h"
 #include "src/cmd/print.h"
 #include "src/cmd/verbs.h"
@@ -29,17 +30,8 @@
 #define NR_FSYNCS    5
 #define FILES_WANTED 4096	/* 2,048 NBD connections and room */
 
-struct findings {
-	json_t *list;
-	bool place_failed;
-};
-
-/* @remedy may be NULL. */
-static void note(struct findings *findings, const char *name, bool ok,
-		 const char *remedy, const char *format, ...)
-	__attribute__((format(printf, 5, 6)));
-static void note(struct findings *findings, const char *name, bool ok,
-		 const char *remedy, const char *format, ...)
+void note(struct findings *findings, const char *name, bool ok,
+	  const char *remedy, const char *format, ...)
 {
 	char detail[512];
 	va_list args;
@@ -369,6 +361,8 @@ int doctor_run(const struct options *options, int nr_arguments, char **arguments
 	if (nr_arguments == 1) {
 		if (strcmp(place.scheme, "dir") == 0)
 			look_at_store(options, &findings, &place);
+		else if (strcmp(place.scheme, "s3") == 0)
+			look_at_s3(options, &findings, &place);
 		else if (!place.is_volume)
 			look_at_device(options, &findings, &place);
 		place_free(&place);

@@ -1,5 +1,5 @@
-/* list.c: `objmap list`: the volumes below a folder, or a volume's snapshots;
- * list_nbd.c has what an NBD server exports. */
+/* list.c: `objmap list`: the volumes below a folder or in a bucket, or a volume's
+ * snapshots; list_nbd.c has what an NBD server exports. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "src/cmd/list_nbd.h"
+#include "src/cmd/list_s3.h"
 #include "src/cmd/open.h"
 #include "src/cmd/print.h"
 #include "src/cmd/snapshots.h"
@@ -27,10 +28,10 @@ struct volumes {
 	unsigned int nr;
 };
 
-static int add_volume(struct volumes *all, const char *path,
-		      const struct head *head)
+static int add_volume(void *context, const char *place, const struct head *head)
 {
-	char place[4200], size[UNITS_TEXT], chunk[UNITS_TEXT];
+	struct volumes *all = context;
+	char size[UNITS_TEXT], chunk[UNITS_TEXT];
 	char committed[PRINT_TIME_TEXT], uuid[37];
 	const char *cells[] = {
 		place, size_format(head->size, size),
@@ -39,7 +40,6 @@ static int add_volume(struct volumes *all, const char *path,
 		head->holder.held ? head->holder.host : "-",
 	};
 
-	snprintf(place, sizeof(place), "dir:%s", path);
 	uuid_format(head->uuid, uuid);
 	all->nr++;
 	json_array_append_new(all->json, json_pack(
@@ -60,6 +60,7 @@ static int look_at(struct volumes *all, const char *path, unsigned int depth)
 	const struct store_dir_options how = { .network_ok = true };
 	struct store *store;
 	struct head head;
+	char place[4200];
 	int error = store_dir_open(path, path, &how, &store);
 
 	if (error)
@@ -70,7 +71,8 @@ static int look_at(struct volumes *all, const char *path, unsigned int depth)
 		return depth < DEPTH_MAX ? walk_folder(all, path, depth + 1) : 0;
 	if (error || head.state == HEAD_DELETED)
 		return 0;
-	return add_volume(all, path, &head);
+	snprintf(place, sizeof(place), "dir:%s", path);
+	return add_volume(all, place, &head);
 }
 
 static int walk_folder(struct volumes *all, const char *path, unsigned int depth)
@@ -105,9 +107,12 @@ static int list_volumes(const struct options *options, const struct place *place
 	int error, status;
 
 	error = table_add(&all.table, titles);
-	if (!error)
+	if (!error && strcmp(place->scheme, "s3") == 0)
+		error = list_s3(options, place, add_volume, &all);
+	else if (!error)
 		error = walk_folder(&all, place->path, 0);
-	if (error) {
+	/* Of too many, some are better than none. */
+	if (error && error != -E2BIG) {
 		status = EXIT_FAILURE;
 		json_decref(all.json);
 	} else if (option_flag(options, "json")) {
@@ -121,7 +126,7 @@ static int list_volumes(const struct options *options, const struct place *place
 			log_notice("%s: no volume is there or below", place->text);
 	}
 	table_free(&all.table);
-	return status;
+	return error ? EXIT_FAILURE : status;
 }
 
 static int list_snapshots(const struct options *options, struct store *store)
@@ -146,10 +151,19 @@ int list_run(const struct options *options, int nr_arguments, char **arguments)
 
 	if (strncmp(arguments[0], "nbd", 3) == 0)
 		return list_exports(options, arguments[0]);
-	error = open_volume_store(options, arguments[0], WANT_VOLUME, &place,
-				  &store);
+	error = open_place(arguments[0], WANT_FOLDER, &place);
 	if (error)
 		return exit_status(error);
+	if (!*place.path) {		/* a bucket */
+		status = list_volumes(options, &place);
+		place_free(&place);
+		return status;
+	}
+	error = open_store(options, &place, false, &store);
+	if (error) {
+		place_free(&place);
+		return EXIT_FAILURE;
+	}
 	error = volume_read_head(store, &head, NULL);
 	if (error == -ENOENT || (!error && head.state == HEAD_DELETED))
 		status = list_volumes(options, &place);
