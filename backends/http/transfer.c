@@ -526,7 +526,7 @@ static void judge_length(struct transfer *transfer)
 	struct http_request *request = transfer->request;
 
 	if (!transfer->headed)
-		end_with(transfer, -EPROTO, "there was no reply");
+		end_with(transfer, -ECONNRESET, "the reply's headers were cut");
 	else if (is_success(request) && transfer->body.total != request->body_count)
 		end_with(transfer, -EPROTO, "the reply came before all was sent");
 	else if (has_no_content(request) || transfer->chunked)
