@@ -19,12 +19,34 @@
 int http_headers_add_line(struct http_headers *headers, const char *line,
 			  size_t count);
 
+/* ---- sockets: watch.c ----------------------------------------------------- */
+
+struct watches {
+	int epoll_fd;
+	struct watch *of;		/* by the socket's number */
+	unsigned int nr;
+};
+
+/* 0 or -errno; to be closed in either case. */
+int watches_open(struct watches *watches, int wake_fd);
+void watches_close(struct watches *watches);
+/* Waits for EPOLLIN, EPOLLOUT; 0: no longer. */
+int watch_set(struct watches *watches, int fd, unsigned int events);
+/* Something happened on @fd: is that of interest? */
+bool watch_is_wanted(struct watches *watches, int fd);
+/* A request goes out on @fd. */
+void watch_carries(struct watches *watches, int fd);
+/* @fd is new, or will be closed now: what was known of that number is no longer so.
+ * True: it carried a request. */
+bool watch_fresh(struct watches *watches, int fd);
+
 /* ---- an I/O thread: thread.c ---------------------------------------------- */
 
 struct http_thread {
 	unsigned int number;
 	pthread_t thread;
-	int wake_fd, epoll_fd;
+	int wake_fd;
+	struct watches watches;
 	CURLM *multi;
 	CURLSH *share;			/* TLS sessions */
 	unsigned int connections;	/* what the multi was told to keep */
@@ -90,6 +112,8 @@ struct cursor {			/* into the pieces of a body or a sink */
 	uint64_t total;			/* bytes passed */
 };
 
+#define FRESH_MAX 8
+
 struct transfer {			/* an easy handle and what it carries */
 	CURL *easy;
 	struct http_thread *thread;
@@ -102,6 +126,8 @@ struct transfer {			/* an easy handle and what it carries */
 	struct cursor body, sink;
 	size_t text_room;
 	uint64_t received;		/* bytes of content */
+	int fresh[FRESH_MAX];		/* sockets made for it, none sent on yet */
+	unsigned int nr_fresh;
 	unsigned int sends;		/* times libcurl set out to send it */
 	bool headed;			/* the reply's headers are complete */
 	bool to_sink;

@@ -39,29 +39,16 @@ static void transfer_unlink(struct transfer *transfer)
 
 /* ---- what libcurl asks for -------------------------------------------------- */
 
-/* @known: not NULL when epoll has the socket. */
-static int on_watch(CURL *easy, curl_socket_t fd, int what, void *context, void *known)
+static int on_watch(CURL *easy, curl_socket_t fd, int what, void *context, void *own)
 {
 	struct http_thread *thread = context;
-	struct epoll_event event = { .data.fd = fd };
+	unsigned int events = 0;
 
-	if (what == CURL_POLL_REMOVE) {
-		if (known)
-			epoll_ctl(thread->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
-		return 0;
-	}
-	if (what & CURL_POLL_IN)
-		event.events |= EPOLLIN;
-	if (what & CURL_POLL_OUT)
-		event.events |= EPOLLOUT;
-	if (epoll_ctl(thread->epoll_fd, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd,
-		      &event) < 0) {
-		log_error("http: epoll: %s", strerror(errno));
-		return -1;
-	}
-	if (!known)
-		curl_multi_assign(thread->multi, fd, thread);
-	return 0;
+	if (what != CURL_POLL_REMOVE && what & CURL_POLL_IN)
+		events |= EPOLLIN;
+	if (what != CURL_POLL_REMOVE && what & CURL_POLL_OUT)
+		events |= EPOLLOUT;
+	return watch_set(&thread->watches, fd, events) ? -1 : 0;
 }
 
 static int on_timer(CURLM *multi, long ms, void *context)
@@ -289,10 +276,12 @@ static void drive(struct http_thread *thread, const struct epoll_event *events, 
 		int what = 0;
 
 		if (events[i].data.fd == thread->wake_fd) {
-			if (read(thread->wake_fd, &wakes, sizeof(wakes)) < 0)
-				continue;	/* somebody was faster: never */
+			while (read(thread->wake_fd, &wakes, sizeof(wakes)) > 0)
+				;
 			continue;
 		}
+		if (!watch_is_wanted(&thread->watches, events[i].data.fd))
+			continue;
 		if (events[i].events & (EPOLLIN | EPOLLHUP))
 			what |= CURL_CSELECT_IN;
 		if (events[i].events & EPOLLOUT)
@@ -318,7 +307,7 @@ static void *http_thread_run(void *context)
 
 	thread->now = clock_now();
 	while ((until = exchange(thread))) {
-		nr = epoll_wait(thread->epoll_fd, events, NR_EVENTS,
+		nr = epoll_wait(thread->watches.epoll_fd, events, NR_EVENTS,
 				wait_ms(thread, until));
 		thread->now = clock_now();
 		drive(thread, events, nr);
@@ -353,14 +342,11 @@ static void http_thread_clear(struct http_thread *thread)
 		curl_share_cleanup(thread->share);
 	if (thread->wake_fd >= 0)
 		close(thread->wake_fd);
-	if (thread->epoll_fd >= 0)
-		close(thread->epoll_fd);
+	watches_close(&thread->watches);
 }
 
 static int http_thread_open(struct http_thread *thread)
 {
-	struct epoll_event event = { .events = EPOLLIN };
-
 	thread->multi = curl_multi_init();
 	thread->share = curl_share_init();
 	if (!thread->multi || !thread->share)
@@ -371,13 +357,10 @@ static int http_thread_open(struct http_thread *thread)
 	curl_multi_setopt(thread->multi, CURLMOPT_SOCKETDATA, thread);
 	curl_multi_setopt(thread->multi, CURLMOPT_TIMERFUNCTION, on_timer);
 	curl_multi_setopt(thread->multi, CURLMOPT_TIMERDATA, thread);
-	thread->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	thread->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	event.data.fd = thread->wake_fd;
-	if (thread->epoll_fd < 0 || thread->wake_fd < 0 ||
-	    epoll_ctl(thread->epoll_fd, EPOLL_CTL_ADD, thread->wake_fd, &event) < 0)
+	if (thread->wake_fd < 0)
 		return -errno;
-	return 0;
+	return watches_open(&thread->watches, thread->wake_fd);
 }
 
 int http_thread_start(struct http_thread *thread)
@@ -386,7 +369,7 @@ int http_thread_start(struct http_thread *thread)
 	char name[16];
 	int error;
 
-	thread->wake_fd = thread->epoll_fd = -1;
+	thread->wake_fd = thread->watches.epoll_fd = -1;
 	thread->timer = thread->due = NEVER;
 	thread->handed_end = &thread->handed;
 	error = http_thread_open(thread);

@@ -7,11 +7,12 @@
 #include "config.h"
 
 #include <errno.h>
-#include <inttypes.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "backends/http/pool.h"
@@ -64,6 +65,45 @@ static int end_with(struct transfer *transfer, int error, const char *why)
 
 /* ---- the request ---------------------------------------------------------- */
 
+static int on_socket(void *context, curl_socket_t fd, curlsocktype purpose)
+{
+	struct transfer *transfer = context;
+
+	if (watch_fresh(&transfer->thread->watches, fd))
+		pool_count_sockets(-1);	/* it was closed without a word */
+	if (transfer->nr_fresh < FRESH_MAX)
+		transfer->fresh[transfer->nr_fresh++] = fd;
+	return CURL_SOCKOPT_OK;
+}
+
+/* Of the sockets made for this transfer, one has won: that from @port. */
+static void find_connected(struct transfer *transfer, int port)
+{
+	for (unsigned int i = 0; i < transfer->nr_fresh; i++) {
+		struct sockaddr_storage own;
+		socklen_t length = sizeof(own);
+		const struct sockaddr_in *in = (const void *)&own;
+
+		/* IPv6 has its port in the same place. */
+		if (getsockname(transfer->fresh[i], (struct sockaddr *)&own, &length) < 0 ||
+		    ntohs(in->sin_port) != port)
+			continue;
+		watch_carries(&transfer->thread->watches, transfer->fresh[i]);
+		pool_count_sockets(1);
+		break;
+	}
+	transfer->nr_fresh = 0;
+}
+
+static int on_close(void *context, curl_socket_t fd)
+{
+	struct http_thread *thread = context;
+
+	if (watch_fresh(&thread->watches, fd))
+		pool_count_sockets(-1);
+	return close(fd);
+}
+
 /* libcurl has a connection and sets out to send.  It does so a second time, by
  * itself, when a kept-alive connection turns out to be dead before a first byte
  * of the reply. */
@@ -72,6 +112,8 @@ static int on_send(void *context, char *peer, char *own, int peer_port, int own_
 	struct transfer *transfer = context;
 
 	transfer->sends++;
+	if (transfer->nr_fresh)
+		find_connected(transfer, own_port);
 	return CURL_PREREQFUNC_OK;
 }
 
@@ -96,18 +138,6 @@ static int on_seek(void *context, curl_off_t offset, int origin)
 		return CURL_SEEKFUNC_FAIL;
 	cursor_seek(&transfer->body, (uint64_t)offset);
 	return CURL_SEEKFUNC_OK;
-}
-
-static int on_socket(void *context, curl_socket_t fd, curlsocktype purpose)
-{
-	pool_count_sockets(1);
-	return CURL_SOCKOPT_OK;
-}
-
-static int on_close(void *context, curl_socket_t fd)
-{
-	pool_count_sockets(-1);
-	return close(fd);
 }
 
 /* ---- the reply ------------------------------------------------------------ */
@@ -303,7 +333,9 @@ static void set_callbacks(struct transfer *transfer)
 	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_send);
 	curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
+	curl_easy_setopt(easy, CURLOPT_SOCKOPTDATA, transfer);
 	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, on_close);
+	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, transfer->thread);
 }
 
 /* What is the same for all requests of a client. */
@@ -427,7 +459,7 @@ int transfer_load(struct transfer *transfer, struct http_request *request)
 	cursor_seek(&transfer->body, 0);
 	transfer->text_room = 0;
 	transfer->received = 0;
-	transfer->sends = 0;
+	transfer->sends = transfer->nr_fresh = 0;
 	transfer->headed = transfer->to_sink = false;
 	transfer->chunked = transfer->closes = false;
 	transfer->error = 0;
