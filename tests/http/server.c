@@ -120,6 +120,10 @@ static bool read_head(struct visit *visit)
 		if (visit_read(visit, visit->head + at, 1) != 1)
 			return false;
 		visit->head[++at] = 0;
+		if (visit->head[0] == 0x16) {	/* TLS, as real servers say to it */
+			visit_say(visit, "HTTP/1.1 400 Bad Request\r\n\r\n");
+			return false;
+		}
 		if (at >= 4 && !memcmp(visit->head + at - 4, "\r\n\r\n", 4))
 			break;
 	}
