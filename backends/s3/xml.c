@@ -402,9 +402,6 @@ static int list_read(const xmlNode *root, struct store_listing *listing)
 	}
 	if (!error)
 		error = put_in_order(listing);
-	/* More, but after which key? */
-	if (!error && listing->more && !listing->nr_entries)
-		error = -EBADMSG;
 	return error;
 }
 

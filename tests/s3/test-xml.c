@@ -126,9 +126,17 @@ Test(xml, what_is_not_a_whole_listing_is_refused)
 	refuse_list("<ListBucketResult>" OBJECT("a") "</ListBucketResult>");
 	refuse_list("<ListBucketResult><IsTruncated>perhaps</IsTruncated>"
 		    "</ListBucketResult>");
-	/* More, but after which key? */
-	refuse_list("<ListBucketResult><IsTruncated>true</IsTruncated>"
-		    "</ListBucketResult>");
+}
+
+Test(xml, a_page_may_be_empty_and_not_the_last)
+{
+	struct store_listing listing;
+
+	cr_assert_eq(list("<ListBucketResult><IsTruncated>true</IsTruncated>"
+			  "</ListBucketResult>", &listing), 0);
+	cr_expect_eq(listing.nr_entries, 0);
+	cr_expect(listing.more);
+	store_listing_free(&listing);
 }
 
 Test(xml, a_listing_cut_anywhere_is_refused)
