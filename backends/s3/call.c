@@ -140,10 +140,11 @@ static int make_headers(struct s3_call *call)
 	return error;
 }
 
-/* The signature says what is sent; over TLS, which sees to that, it need not. */
+/* The signature says what is sent; over TLS, which sees to that, and to this machine
+ * itself it need not: SHA-256 costs more than all else of a put together. */
 static void hash_payload(struct s3_call *call)
 {
-	if (call->route->tls)
+	if (!call->route->signs_payload)
 		strcpy(call->payload_hash, S3_UNSIGNED_PAYLOAD);
 	else if (!call->payload_hash[0])
 		s3_payload_hash(call->body, call->nr_body, call->payload_hash);

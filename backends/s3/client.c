@@ -324,7 +324,7 @@ int64_t s3_client_skew(const struct s3_client *client)
 	return atomic_load(&client->ahead);
 }
 
-bool s3_client_is_tls(const struct s3_client *client)
+bool s3_client_signs_payload(const struct s3_client *client)
 {
-	return atomic_load(&client->route)->tls;
+	return atomic_load(&client->route)->signs_payload;
 }

@@ -20,6 +20,7 @@ struct s3_route {
 	bool tls;
 	bool amazon;			/* the host follows the region */
 	bool is_virtual;		/* the bucket stands before the host */
+	bool signs_payload;		/* what is sent could be altered on the way */
 	char region[S3_REGION_MAX];
 	char host[S3_HOST_MAX];		/* HOST[:PORT], without the bucket */
 	char base[S3_HOST_MAX];		/* the endpoint's own path; "" or "/s3" */

@@ -40,6 +40,16 @@ static bool is_address(const char *host)
 	return *host == '[' || inet_pton(AF_INET, host, &address) == 1;
 }
 
+/* This machine itself: nobody stands between. */
+static bool is_loopback(const char *host)
+{
+	struct in_addr address;
+
+	if (inet_pton(AF_INET, host, &address) == 1)
+		return ntohl(address.s_addr) >> 24 == 127;
+	return strcmp(host, "[::1]") == 0 || strcasecmp(host, "localhost") == 0;
+}
+
 static bool is_amazon(const char *host)
 {
 	return has_suffix(host, ".amazonaws.com") || has_suffix(host, ".amazonaws.com.cn");
@@ -94,6 +104,10 @@ static bool authority_is_good(const char *text)
 
 static void describe(struct s3_route *route)
 {
+	char host[S3_HOST_MAX];
+
+	host_of(route->host, host);
+	route->signs_payload = !route->tls && !is_loopback(host);
 	snprintf(route->endpoint, sizeof(route->endpoint), "%s://%s%s",
 		 route->tls ? "https" : "http", route->host, route->base);
 }

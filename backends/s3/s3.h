@@ -155,8 +155,9 @@ int s3_add_crc32c(struct http_headers *headers, const struct iovec *iov,
 		  unsigned int nr_iov);
 int s3_add_md5(struct http_headers *headers, const struct iovec *iov,
 	       unsigned int nr_iov);
-/* Whether the endpoint is spoken to by TLS. */
-bool s3_client_is_tls(const struct s3_client *client);
+/* Whether the signature holds a hash of what is sent.  Not over TLS, nor to this
+ * machine itself: a checksum may go with it there. */
+bool s3_client_signs_payload(const struct s3_client *client);
 
 /* ---- multipart uploads ----------------------------------------------------- */
 

@@ -69,8 +69,7 @@ static void put_send(struct s3_store *s3, struct store_request *request,
 		error = s3_add_metadata(headers, request->metadata);
 	if (!error && step == AS_ASKED)
 		error = s3_add_condition(headers, request);
-	/* Over http the signature holds a hash of the content. */
-	if (!error && s3_client_is_tls(s3->client))
+	if (!error && !s3_client_signs_payload(s3->client))
 		error = s3_add_crc32c(headers, request->iov, request->nr_iov);
 	if (error)
 		s3_op_fail(op, error);
