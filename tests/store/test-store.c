@@ -159,6 +159,46 @@ CLAIM(many_buffers_are_one_object)
 	cr_assert_arr_eq(in, out, sizeof(in));
 }
 
+/* Longer than what a bucket takes with one request. */
+CLAIM(a_long_object_is_whole_or_not_there)
+{
+	const size_t count = 19 * 1000 * 1000 + 1;
+	struct store_metadata metadata = { 0 };
+	struct store_request request = {
+		.key = "long", .nr_iov = 3, .count = count, .metadata = &metadata,
+		.condition = STORE_IF_ABSENT,
+	};
+	unsigned char *data = malloc(count), *found = malloc(count);
+	struct iovec iov[3] = {
+		{ .iov_base = data, .iov_len = 1 },
+		{ .iov_base = data + 1, .iov_len = 9 * 1000 * 1000 },
+		{ .iov_base = data + 1 + 9 * 1000 * 1000, .iov_len = 10 * 1000 * 1000 },
+	};
+	struct store_reply reply;
+	char value[16];
+	size_t i;
+
+	for (i = 0; i < count; i++)
+		data[i] = (unsigned char)(i * 2654435761u >> 13);
+	cr_assert_eq(store_metadata_add(&metadata, "name", "value"), 0);
+	request.iov = iov;
+	cr_assert_eq(store_wait(t->store, STORE_PUT, &request), STORE_DONE, "%s",
+		     request.reply.message);
+	cr_assert_eq(get_range(t->other, "long", (char *)found, count, 0,
+			       request.reply.tag, &reply), STORE_DONE);
+	cr_assert_eq(memcmp(data, found, count), 0);
+	cr_assert_eq(store_metadata_find(&reply.metadata, "name", value, 16), 5);
+	cr_assert_eq(get_range(t->other, "long", (char *)found, 3, 9 * 1000 * 1000, NULL,
+			       NULL), STORE_DONE);
+	cr_assert_arr_eq(found, data + 9 * 1000 * 1000, 3);
+	cr_assert_eq(store_wait(t->other, STORE_PUT, &request), STORE_REFUSED);
+	request.condition = STORE_IF_MATCH;
+	request.tag = reply.tag;
+	cr_assert_eq(store_wait(t->other, STORE_PUT, &request), STORE_DONE);
+	free(data);
+	free(found);
+}
+
 CLAIM(metadata_comes_with_every_range)
 {
 	struct store_metadata metadata = { 0 };
