@@ -54,6 +54,21 @@ void object_free(struct object *object)
 
 /* ---- finding it ----------------------------------------------------------------------- */
 
+/* What clients note of an object's content, which the next content makes wrong: they
+ * would call it corrupted, or not see that it has changed. */
+static bool tells_of_content(const char *name, size_t length)
+{
+	static const char *const names[] = {
+		"md5chksum", "mtime",	/* rclone */
+		"s3cmd-attrs",		/* s3cmd: checksum and times */
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strlen(names[i]) == length && strncasecmp(name, names[i], length) == 0)
+			return true;
+	return false;
+}
+
 /* What a new version gets from the old one. */
 static int keep_header(struct http_headers *kept, const char *line)
 {
@@ -64,7 +79,8 @@ static int keep_header(struct http_headers *kept, const char *line)
 	size_t length = strcspn(line, ":");
 	const char *value = line[length] ? line + length + 1 : line + length;
 	bool wanted = strncasecmp(line, "x-amz-meta-", 11) == 0 &&
-		      strncasecmp(line, "x-amz-meta-objmap-", 18) != 0;
+		      strncasecmp(line, "x-amz-meta-objmap-", 18) != 0 &&
+		      !tells_of_content(line + 11, length - 11);
 	char name[256];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
