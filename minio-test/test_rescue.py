@@ -4,7 +4,7 @@ altered or truncated instead of giving it."""
 import os
 import random
 import re
-import struct
+import subprocess
 import sys
 import threading
 
@@ -33,49 +33,26 @@ class RescueWorld(world.MinioWorld):
             self.fail('objmap-rescue is not built (contrib/check.sh installs libs3-dev)')
         self.rng = random.Random(fixtures.SEED)
 
-    # ---- volumes, written by objmap to a folder and carried into the bucket ---------
+    # ---- volumes, written by objmap ---------------------------------------------------
 
     def place(self, name):
-        return self.path(name)
-
-    def prefix(self, name):
-        """As a clone in a folder names its parent: a path without its first slash."""
-        return self.path(name)[1:]
-
-    def carry(self, name):
-        """Puts all objects of a volume in a folder into the bucket."""
-        root = self.path(name)
-        for folder, folders, files in os.walk(root):
-            folders[:] = [f for f in folders if f != '.objmap']
-            for each in files:
-                path = os.path.join(folder, each)
-                with open(path, 'rb') as f:
-                    data = f.read()
-                # objmap-volume(5), FILES OF A DIRECTORY STORE
-                count, length = struct.unpack('<QI', data[-32:-20])
-                lines = data[count:count + length].decode().splitlines()
-                self.s3.put(self.bucket, '%s/%s' % (
-                    self.prefix(name), os.path.relpath(path, root)), data[:count],
-                    metadata=dict(line.split('=', 1) for line in lines))
+        return 's3://%s/%s' % (self.bucket, name)
 
     def copy(self, image, name, *options):
         with open(self.path('image'), 'wb') as f:
             f.write(image)
-        self.objmap('copy', '--quiet', self.path('image'), 'dir:' + self.place(name),
-                    *options)
+        self.objmap('copy', '--quiet', self.path('image'), self.place(name), *options)
 
     def volume(self, name, image, chunk=64 * K):
         self.copy(image, name, '--chunk-size', str(chunk))
-        self.carry(name)
 
     def write(self, name, offset, data):
         """Writes some bytes into a volume as it is."""
         uri = 'nbd+unix:///v?socket=' + self.path('socket')
         script = 'import nbd, sys; h = nbd.NBD(); h.connect_uri(sys.argv[1]); ' \
             'h.pwrite(bytes.fromhex(sys.argv[3]), int(sys.argv[2])); h.shutdown()'
-        self.objmap('mount', 'dir:' + self.place(name), uri, '--run', '/usr/bin/python3',
+        self.objmap('mount', self.place(name), uri, '--run', '/usr/bin/python3',
                     '-c', script, uri, str(offset), data.hex())
-        self.carry(name)
 
     # ---- what objmap-rescue says and does --------------------------------------------
 
@@ -83,8 +60,8 @@ class RescueWorld(world.MinioWorld):
         env = dict(self.env if env is None else env)
         if endpoint:
             env['AWS_ENDPOINT_URL_S3'] = endpoint
-        p = fixtures.subprocess.run([RESCUE, *args], env=env, capture_output=True,
-                                    timeout=timeout, stdin=fixtures.subprocess.DEVNULL)
+        p = subprocess.run([RESCUE, *args], env=env, capture_output=True,
+                           timeout=timeout, stdin=subprocess.DEVNULL)
         said = p.stderr.decode()
         self.assertEqual(p.returncode, status, said + p.stdout.decode())
         return p.stdout.decode(), said
@@ -92,8 +69,7 @@ class RescueWorld(world.MinioWorld):
     def restored(self, name, snapshot='', **kw):
         """What comes out, the bad ranges, and what was said."""
         out = self.path('out')
-        printed, said = self.rescue('--overwrite', self.bucket,
-                                    self.prefix(name) + snapshot, out, **kw)
+        printed, said = self.rescue('--overwrite', self.bucket, name + snapshot, out, **kw)
         bad = [tuple(map(int, line.split()[1:])) for line in printed.splitlines()]
         with open(out, 'rb') as f:
             return f.read(), bad, said
@@ -113,7 +89,7 @@ class RescueWorld(world.MinioWorld):
 
     def chunk_key(self, name, index):
         keys = self.s3.keys(self.bucket, '%s/chunk/%02x/%08x-' % (
-            self.prefix(name), index & 255, index))
+            name, index & 255, index))
         self.assertEqual(len(keys), 1, keys)
         return keys[0]
 
@@ -155,40 +131,48 @@ class Whole(RescueWorld):
     def test_snapshots_and_clones_of_clones(self):
         first = image_of(64 * K, 12, 1)
         self.copy(first, 'v', '--chunk-size', '64K')
-        self.objmap('snapshot', 'create', 'dir:' + self.place('v'), 'monday')
+        self.objmap('snapshot', 'create', self.place('v'), 'monday')
         second = bytearray(first)
         second[5 * 64 * K:5 * 64 * K + 9] = b'on sunday'
         second[0:9] = b'no hole !'
         self.copy(second, 'v', '--overwrite')
-        self.objmap('clone', 'dir:%s@monday' % self.place('v'), 'dir:' + self.place('c'))
+        self.objmap('clone', self.place('v') + '@monday', self.place('c'))
         third = bytearray(first)
         third[7 * 64 * K:7 * 64 * K + 4] = b'mine'
         self.copy(third, 'c', '--overwrite')
-        self.objmap('snapshot', 'create', 'dir:' + self.place('c'), 'a b')
-        self.objmap('clone', 'dir:%s@a b' % self.place('c'), 'dir:' + self.place('d'))
+        self.objmap('snapshot', 'create', self.place('c'), 'a b')
+        self.objmap('clone', self.place('c') + '@a b', self.place('d'))
         fourth = bytearray(third)
         fourth[-1] ^= 255
         self.copy(fourth, 'd', '--overwrite')
-        for name in 'vcd':
-            self.carry(name)
         for name, snapshot, image in (('v', '', second), ('v', '@monday', first),
                                       ('c', '', third), ('c', '@a b', third),
                                       ('d', '', fourth)):
             with self.subTest(name=name, snapshot=snapshot):
                 found, bad, _ = self.restored(name, snapshot)
                 self.assert_image(found, image)
-        printed, _ = self.rescue('--list', self.bucket, self.prefix('v'))
+        printed, _ = self.rescue('--list', self.bucket, 'v')
         kinds = [line.split('\t')[:2] for line in printed.splitlines()]
-        self.assertEqual(kinds[1:], [['snapshot', 'monday'], ['clone', self.prefix('c')]])
-        printed, said = self.rescue(self.bucket, self.prefix('v') + '@tuesday',
+        self.assertEqual(kinds[1:], [['snapshot', 'monday'], ['clone', 'c']])
+        printed, said = self.rescue(self.bucket, 'v@tuesday',
                                     self.path('none'), status=1)
         self.assertIn('no snapshot tuesday', said)
         self.assertFalse(os.path.exists(self.path('none')))
 
+    def test_a_prefix_with_marks_in_it(self):
+        image = image_of(64 * K, 2, 8)
+        self.volume('hosts/a%40b%25+ü', image)
+        self.assertTrue(self.s3.exists(self.bucket, 'hosts/a@b%+ü/head'))
+        found, _, _ = self.restored('hosts/a%40b%25+ü')
+        self.assert_image(found, image)
+        self.volume('a b', image)
+        _, said = self.rescue('--list', self.bucket, 'a b', status=1)
+        self.assertIn('a space', said)
+
     def test_a_map_with_nodes(self):
         image = image_of(64 * K, 1100, 2)	# more than recent has room for
         self.volume('v', image)
-        self.assertTrue(self.s3.keys(self.bucket, self.prefix('v') + '/map/'))
+        self.assertTrue(self.s3.keys(self.bucket, 'v/map/'))
         found, _, _ = self.restored('v')
         self.assert_image(found, image)
 
@@ -202,8 +186,8 @@ class Whole(RescueWorld):
         device = self.run_ok('losetup', '-f', '--show', self.path('disk')
                              ).stdout.decode().strip()
         self.addCleanup(self.run_ok, 'losetup', '-d', device)
-        self.rescue(self.bucket, self.prefix('v'), device, status=1)	# no --overwrite
-        self.rescue('--overwrite', self.bucket, self.prefix('v'), device, status=1)
+        self.rescue(self.bucket, 'v', device, status=1)	# no --overwrite
+        self.rescue('--overwrite', self.bucket, 'v', device, status=1)
         with open(device, 'rb') as f:
             found = f.read()
         self.assert_rest(found[:len(image)], image, [(4 * 64 * K, 64 * K)])
@@ -217,7 +201,7 @@ class Whole(RescueWorld):
         device = self.run_ok('losetup', '-f', '--show', self.path('disk')
                              ).stdout.decode().strip()
         self.addCleanup(self.run_ok, 'losetup', '-d', device)
-        self.rescue('--overwrite', self.bucket, self.prefix('v'), device, status=1)
+        self.rescue('--overwrite', self.bucket, 'v', device, status=1)
         with open(device, 'rb') as f:
             self.assertEqual(f.read(), b'\xee' * (64 * K))
 
@@ -235,7 +219,7 @@ class Damaged(RescueWorld):
         self.assert_rest(found, image, ranges)
         for word in words:
             self.assertIn(word, said)
-        printed, _ = self.rescue('--check', self.bucket, self.prefix(name), status=1,
+        printed, _ = self.rescue('--check', self.bucket, name, status=1,
                                  endpoint=kw.get('endpoint'))
         self.assertEqual(printed, ''.join('bad %d %d\n' % each for each in ranges))
         return said
@@ -297,12 +281,12 @@ class Damaged(RescueWorld):
     def test_a_node_takes_its_chunks_along(self):
         image = image_of(64 * K, 1100, 7)
         self.volume('v', image)
-        nodes = self.s3.keys(self.bucket, self.prefix('v') + '/map/0/00000000-')
+        nodes = self.s3.keys(self.bucket, 'v/map/0/00000000-')
         # Chunks that changed since are in head, and are not lost.
         second = bytearray(image)
         second[100 * 64 * K:100 * 64 * K + 3] = b'new'
         self.write('v', 100 * 64 * K, b'new')
-        after = self.s3.keys(self.bucket, self.prefix('v') + '/map/0/00000000-')
+        after = self.s3.keys(self.bucket, 'v/map/0/00000000-')
         self.assertEqual(after, nodes)
         keep = self.s3.get(self.bucket, nodes[-1])
         damages = (('missing', lambda: self.s3.delete(self.bucket, nodes[-1])),
@@ -325,12 +309,10 @@ class Damaged(RescueWorld):
 
     def test_head_list_and_body(self):
         self.copy(self.image, 'v', '--chunk-size', '64K')
-        self.objmap('snapshot', 'create', 'dir:' + self.place('v'), 's')
-        self.carry('v')
-        prefix = self.prefix('v')
-        objects = {'head': self.s3.keys(self.bucket, prefix + '/head'),
-                   'list': self.s3.keys(self.bucket, prefix + '/snapshot/list-'),
-                   'body': self.s3.keys(self.bucket, prefix + '/snapshot/body-')}
+        self.objmap('snapshot', 'create', self.place('v'), 's')
+        objects = {'head': self.s3.keys(self.bucket, 'v/head'),
+                   'list': self.s3.keys(self.bucket, 'v/snapshot/list-'),
+                   'body': self.s3.keys(self.bucket, 'v/snapshot/body-')}
         damages = [(self.flip(40), 'checksum is wrong'),
                    (lambda body: body[:-1], 'bytes long but says'),
                    (lambda body: b'', 'does not begin with OBJM'),
@@ -342,22 +324,21 @@ class Damaged(RescueWorld):
             for damage, words in damages:
                 with self.subTest(what, words=words):
                     self.s3.put(self.bucket, keys[0], damage(bytearray(keep.body)))
-                    _, said = self.rescue(self.bucket, prefix + '@s', self.path('none'),
+                    _, said = self.rescue(self.bucket, 'v@s', self.path('none'),
                                           status=1)
                     self.assertIn(keys[0] + ': ', said)
                     self.assertIn(words, said)
                     self.assertFalse(os.path.exists(self.path('none')))
             self.s3.delete(self.bucket, keys[0])
-            _, said = self.rescue(self.bucket, prefix + '@s', self.path('none'), status=1)
+            _, said = self.rescue(self.bucket, 'v@s', self.path('none'), status=1)
             self.assertIn(keys[0] + ': it is missing', said)
             self.s3.put(self.bucket, keys[0], keep.body)
-        self.rescue(self.bucket, prefix + '@s', self.path('good'))
+        self.rescue(self.bucket, 'v@s', self.path('good'))
 
     def test_a_deleted_volume_is_said_to_be(self):
         self.copy(self.image, 'v', '--chunk-size', '64K')
-        self.objmap('delete', '--yes', 'dir:' + self.place('v'))
-        self.carry('v')
-        _, said = self.rescue(self.bucket, self.prefix('v'), self.path('out'), status=1)
+        self.objmap('delete', '--yes', self.place('v'))
+        _, said = self.rescue(self.bucket, 'v', self.path('out'), status=1)
         self.assertIn('was deleted', said)
 
 
@@ -430,7 +411,7 @@ class Keys(RescueWorld):
         self.bare = {k: v for k, v in self.env.items() if not k.startswith('AWS_')}
 
     def check(self, env, *args, status=0):
-        return self.rescue('--check', *args, self.bucket, self.prefix('v'), env=env,
+        return self.rescue('--check', *args, self.bucket, 'v', env=env,
                            status=status)[1]
 
     def test_keys_come_from_the_shared_file(self):
@@ -495,12 +476,11 @@ class Usage(RescueWorld):
         self.volume('v', image_of(64 * K, 3, 1))
         with open(self.path('f'), 'w') as f:
             f.write('precious')
-        _, said = self.rescue(self.bucket, self.prefix('v'), self.path('f'), status=1)
+        _, said = self.rescue(self.bucket, 'v', self.path('f'), status=1)
         self.assertIn('--overwrite', said)
         with open(self.path('f')) as f:
             self.assertEqual(f.read(), 'precious')
 
 
-del RescueWorld, world
 if __name__ == '__main__':
     fixtures.main()

@@ -254,6 +254,12 @@ enum outcome bucket_get(const struct bucket *bucket, const char *key,
 	struct get get;
 	int tries;
 
+	if (strchr(key, ' ')) {		/* it would send a + */
+		object->count = 0;
+		snprintf(object->why, REASON_SIZE, "libs3 cannot ask for a key with a "
+			 "space in it");
+		return OBJECT_REFUSED;
+	}
 	for (tries = 1;; tries++) {
 		get_once(bucket, key, &get, object);
 		outcome = judge(&get, object);

@@ -69,14 +69,14 @@ static unsigned int parse_connections(const char *text)
 	return (unsigned int)value;
 }
 
-/* %40 is a literal '@'. */
+/* %40 is a literal '@', and %25 a literal '%'. */
 static void unescape(char *text)
 {
 	char *to = text;
 
 	while (*text) {
-		if (strncmp(text, "%40", 3) == 0) {
-			*to++ = '@';
+		if (strncmp(text, "%40", 3) == 0 || strncmp(text, "%25", 3) == 0) {
+			*to++ = text[1] == '4' ? '@' : '%';
 			text += 3;
 		} else {
 			*to++ = *text++;
