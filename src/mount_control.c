@@ -101,11 +101,13 @@ static int cmd_umount(struct mount *mount, const json_t *request,
 	}
 	error = mount_end(mount, lazy ? MOUNT_FORCE : MOUNT_ASK_USERS,
 			  client);
-	if (error) {
+	/* Another's word that all may be dropped stays. */
+	if (error && drop) {
 		atomic_store(&mount->drop, false);
 		mount_set_patience(mount);
-		return error;
 	}
+	if (error)
+		return error;
 	json_object_set_new(reply, "status", json_integer(mount->status));
 	json_object_set_new(reply, "pid", json_integer(getpid()));
 	json_object_set_new(reply, "last",

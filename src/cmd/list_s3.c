@@ -246,11 +246,12 @@ static int list_folder(struct search *search, const struct folder *folder,
 		       bool *has_head, FILE *folders)
 {
 	char token[TOKEN_MAX] = "", *query;
-	struct store_listing page = { .more = true };
+	struct store_listing page;
 	struct s3_call call;
+	bool more = true;
 	int error = 0;
 
-	while (!error && page.more && may_ask(search)) {
+	while (!error && more && may_ask(search)) {
 		query = list_query(folder->prefix, token);
 		if (!query)
 			return -ENOMEM;
@@ -261,7 +262,8 @@ static int list_folder(struct search *search, const struct folder *folder,
 					    call.http.text_count, &page);
 		if (!error)
 			error = read_page(folder, &page, has_head, folders);
-		if (!error && page.more)
+		more = page.more;
+		if (!error && more)
 			error = s3_xml_text(call.http.text, call.http.text_count,
 					    "ListBucketResult",
 					    "NextContinuationToken", token,

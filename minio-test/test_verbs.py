@@ -1,0 +1,430 @@
+"""Every verb on a real MinIO: what it says, what is in the bucket afterwards, and how
+many requests it took."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'tests'))
+import fixtures  # noqa: E402
+import world  # noqa: E402
+from fixtures import OBJMAP, require, wait_for, wait_gone  # noqa: E402
+
+MIB = 1 << 20
+
+
+class Verbs(world.MinioWorld):
+    def setUp(self):
+        super().setUp()
+        self.random = random.Random(fixtures.SEED)
+        self.vol = 's3://%s/vol' % self.bucket
+
+    def keys_of(self, prefix=''):
+        return sorted(self.s3.keys(self.bucket, prefix))
+
+    def json(self, *args, **kw):
+        return json.loads(self.objmap(*args, '--json', **kw).stdout)
+
+    def file(self, name, data):
+        with open(self.path(name), 'wb') as f:
+            f.write(data)
+        return self.path(name)
+
+    def image(self, size=5 * MIB + 777, name='image'):
+        """A file of random bytes with a hole in it."""
+        data = bytearray(self.random.randbytes(size))
+        data[size // 4:size // 2] = bytes(size // 2 - size // 4)
+        return self.file(name, bytes(data)), bytes(data)
+
+    def volume(self, **kw):
+        """A volume that holds an image; the image's bytes."""
+        path, data = self.image(**kw)
+        self.objmap('copy', '-q', path, self.vol, '--chunk-size', '64K')
+        return data
+
+    def read(self, place, **kw):
+        """What is in PLACE."""
+        self.objmap('copy', '-q', '--overwrite', place, self.path('read'), **kw)
+        with open(self.path('read'), 'rb') as f:
+            return f.read()
+
+    def mount(self, place, *options, where=None):
+        where = where or 'nbd+unix:///?socket=' + self.path('sock')
+        self.objmap('mount', place, where, '--log', self.path('log'), *options)
+        self.pids.append(self.status(where)['pid'])
+        return where
+
+    def status(self, where):
+        return self.json('status', where)
+
+    def write(self, where, data, offset=0, flush=True):
+        import nbd
+        h = nbd.NBD()
+        h.connect_uri(where)
+        for at in range(0, len(data), MIB):
+            h.pwrite(data[at:at + MIB], offset + at)
+        if flush:
+            h.flush()
+        h.shutdown()
+
+    def log(self):
+        with open(self.path('log')) as f:
+            return f.read()
+
+
+class Making(Verbs):
+    def test_create_makes_a_head_and_nothing_else(self):
+        made = self.json('create', self.vol, '--size', '10M')
+        self.assertEqual(made['size'], 10 * MIB)
+        self.assertEqual(self.keys_of(), ['vol/head'])
+        p = self.objmap('create', self.vol, '--size', '1M', status=1)
+        self.assertIn(b'there is a volume already', p.stderr)
+        self.assertEqual(self.json('info', self.vol)['size'], 10 * MIB)
+        self.assertEqual(self.keys_of(), ['vol/head'])
+
+    def test_a_deleted_volume_leaves_a_tombstone_that_create_goes_on_from(self):
+        self.volume()
+        epoch = self.json('info', self.vol)['epoch']
+        self.objmap('delete', self.vol, status=2)
+        self.objmap('delete', self.vol, '--yes')
+        self.assertEqual(self.keys_of(), ['vol/head'])
+        p = self.objmap('info', self.vol, status=1)
+        self.assertIn(b'deleted', p.stderr)
+        self.objmap('create', self.vol, '--size', '1M')
+        self.assertGreater(self.json('info', self.vol)['epoch'], epoch)
+        self.assertEqual(self.read(self.vol), bytes(MIB))
+
+    def test_names_with_escapes_mean_one_key_everywhere(self):
+        place = 's3://%s/a%%40b/c%%3f%%25d e' % self.bucket
+        self.objmap('create', place, '--size', '1M')
+        self.assertEqual(self.keys_of(), ['a@b/c?%d e/head'])
+        listed = self.json('list', 's3://%s/' % self.bucket)
+        self.assertEqual([v['place'] for v in listed], [place])
+        self.assertEqual(self.json('info', listed[0]['place'])['size'], MIB)
+
+
+class Copying(Verbs):
+    def test_what_was_copied_in_comes_out_and_holes_stay_holes(self):
+        path, data = self.image()
+        self.objmap('copy', '--verify', '-q', path, self.vol, '--chunk-size', '64K')
+        self.assertEqual(self.read(self.vol, ), data)
+        cost = self.json('info', self.vol, '--cost')['cost']
+        self.assertLess(cost['bytes'], len(data) * 4 // 5)
+        self.objmap('copy', path, self.vol, status=1)
+        self.objmap('copy', '-q', '--overwrite', path, self.vol)
+        p = subprocess.run([OBJMAP, 'copy', '-q', self.vol, '-'], env=self.env,
+                           capture_output=True, timeout=60)
+        self.assertEqual(p.stdout, data)
+        self.objmap('copy', '-q', self.vol, 'dir:' + self.path('back'))
+        self.assertEqual(self.read('dir:' + self.path('back')), data)
+
+    def test_a_copy_onto_itself_is_refused_whatever_the_place_is_written_as(self):
+        self.volume()
+        other = self.vol + '?endpoint-url=' + self.endpoint + '/'
+        self.env['OBJMAP_ENDPOINT_URL'] = self.endpoint
+        p = self.objmap('copy', '--overwrite', self.vol, other, status=2)
+        self.assertIn(b'same volume', p.stderr)
+
+    def test_a_cut_copy_is_incomplete_and_goes_on(self):
+        path, data = self.image(40 * MIB)
+        p = self.start(OBJMAP, 'copy', '-q', path, self.vol, '--chunk-size', '64K')
+        wait_for(lambda: len(self.keys_of('vol/chunk/')) > 20, 'chunks')
+        p.send_signal(signal.SIGINT)
+        self.assertEqual(p.wait(60), 1)
+        p = self.objmap('mount', self.vol, 'nbd+unix:///?socket=' + self.path('s'), status=1)
+        self.assertIn(b'--resume', p.stderr)
+        self.objmap('copy', '-q', '--resume', '--verify', path, self.vol)
+        self.assertEqual(self.read(self.vol), data)
+
+    def test_chunks_above_the_threshold_go_in_parts_and_are_the_same(self):
+        path, data = self.image(45 * MIB)
+        self.objmap('copy', '-q', path, self.vol, '--chunk-size', '16M',
+                    '--multipart-threshold', '5M', '--part-size', '5M')
+        self.assertEqual(self.read(self.vol), data)
+        chunk = self.keys_of('vol/chunk/')[0]
+        self.assertIn('-4"', self.s3.head(self.bucket, chunk).etag)
+        self.objmap('verify', '-q', self.vol)
+        self.assertEqual(list(self.s3.uploads(self.bucket)), [])
+
+
+class Looking(Verbs):
+    def test_list_finds_the_volumes_of_a_bucket_with_few_requests(self):
+        places = ['s3://%s/%s' % (self.bucket, p) for p in ('a', 'b/c', 'b/d', 'x/y/z')]
+        for place in places:
+            self.objmap('create', place, '--size', '1M')
+        self.objmap('create', 's3://%s/gone' % self.bucket, '--size', '1M')
+        self.objmap('delete', 's3://%s/gone' % self.bucket, '--yes')
+        for i in range(5):
+            self.s3.put(self.bucket, 'photos/%d.jpg' % i, b'x')
+        self.s3.put(self.bucket, 'other/head', b'no head of ours')
+        self.s3.put(self.bucket, 'other/sub/head', b'x' * 100000)
+        for text, found in (('', places), ('/', places), ('/b/', places[1:3]),
+                            ('/b', places[1:3]), ('/x/', places[3:]), ('/photos/', [])):
+            listed = self.json('list', 's3://%s%s' % (self.bucket, text))
+            self.assertEqual([v['place'] for v in listed], found, text)
+        p = self.objmap('list', 's3://%s/@x' % self.bucket, status=2)
+        self.assertIn(b'a bucket only', p.stderr)
+        p = self.objmap('list', 's3://no-such-%s/' % self.bucket, status=1)
+        self.assertIn(b'ucket', p.stderr)
+
+    def test_more_than_a_page_of_folders_is_gone_through(self):
+        for i in range(1003):
+            self.s3.put(self.bucket, 'many/%04d/x' % i, b'')
+        self.objmap('create', 's3://%s/many/1002' % self.bucket, '--size', '1M')
+        listed = self.json('list', 's3://%s/many/' % self.bucket)
+        self.assertEqual([v['place'] for v in listed],
+                         ['s3://%s/many/1002' % self.bucket])
+
+    def test_info_tells_what_is_stored_and_what_asking_cost(self):
+        self.volume()
+        info = self.json('info', self.vol, '--cost', '--map')
+        self.assertGreater(info['cost']['chunks'], 30)
+        self.assertEqual(info['cost']['bytes'], info['cost']['chunks'] * 64 * 1024)
+        head = info['cost']['requests']['head']
+        self.assertLessEqual(head['requests'], 3)
+        self.assertGreater(head['bytes_in'], 0)
+        self.assertEqual(info['cost']['requests']['push']['requests'], 0)
+
+    def test_a_missing_volume_bucket_and_key_are_told_apart(self):
+        self.assertIn(b'objmap create', self.objmap('info', self.vol, status=1).stderr)
+        p = self.objmap('info', 's3://no-such-%s/v' % self.bucket, status=1)
+        self.assertIn(b'ucket', p.stderr)
+        self.assertNotIn(b'objmap create makes', p.stderr)
+        begin = time.monotonic()
+        p = self.objmap('info', self.vol, status=1,
+                        env=dict(self.env, AWS_SECRET_ACCESS_KEY='wrong'))
+        self.assertIn(b'ignature', p.stderr)
+        p = self.objmap('info', self.vol, status=1,
+                        env=dict(self.env, AWS_ACCESS_KEY_ID='nobody'))
+        self.assertNotIn(b'objmap create makes', p.stderr)
+        self.assertLess(time.monotonic() - begin, 20)
+
+
+class Serving(Verbs):
+    def test_a_mount_commits_and_tells_what_that_cost(self):
+        self.volume()
+        where = self.mount(self.vol)
+        before = self.status(where)
+        opening = sum(c['requests'] for c in before['store']['causes'].values())
+        self.assertLessEqual(opening, 10)
+        self.assertEqual(before['push']['batches'], 0)
+        data = self.random.randbytes(MIB)
+        self.write(where, data)
+        after = self.status(where)
+        self.assertEqual(after['push']['batches'], 1)
+        self.assertEqual(after['push']['parts'], 0)
+        causes = after['store']['causes']
+        self.assertEqual(causes['push']['requests'], 16)
+        self.assertEqual(causes['push']['bytes_out'], MIB)
+        self.assertEqual(causes['head']['requests'] -
+                         before['store']['causes']['head']['requests'], 1)
+        text = self.objmap('status', where).stdout.decode()
+        self.assertRegex(text, r'pushed +1 batches: \d+ PUTs\n')
+        self.objmap('umount', where)
+        self.assertEqual(self.read(self.vol)[:MIB], data)
+
+    def test_parts_of_large_chunks_are_counted(self):
+        self.objmap('create', self.vol, '--size', '64M', '--chunk-size', '16M')
+        where = self.mount(self.vol, '--part-size', '5M', '--memory-limit', '128M')
+        self.write(where, self.random.randbytes(32 * MIB))
+        push = self.status(where)['push']
+        self.assertEqual((push['parts'], push['completes'], push['aborts']), (8, 2, 0))
+        self.assertIn(b'8 parts, 2 uploads completed, 0 aborted',
+                      self.objmap('status', where).stdout)
+        self.objmap('umount', where)
+
+    def test_a_file_carries_a_file_system(self):
+        require('fuse', 'mke2fs', 'e2fsck')
+        self.objmap('create', self.vol, '--size', '64M')
+        path = self.path('disk')
+        self.mount(self.vol, where=path)
+        self.run_ok('mke2fs', '-q', '-F', '-t', 'ext4', '-d', fixtures.TOP + '/man', path)
+        self.objmap('umount', path)
+        self.mount(self.vol, '--read-only', where=path)
+        self.run_ok('e2fsck', '-fn', path)
+        out = self.run_ok('debugfs', '-R', 'cat objmap.1', path).stdout
+        with open(fixtures.TOP + '/man/objmap.1', 'rb') as f:
+            self.assertEqual(out, f.read())
+        self.objmap('umount', path)
+
+    def test_serve_takes_the_servers_options_from_its_file(self):
+        self.volume()
+        env = {k: v for k, v in self.env.items() if k != 'AWS_ENDPOINT_URL_S3'}
+        with open(self.path('serve.conf'), 'w') as f:
+            f.write('[mount]\nplace = %s\nwhere = nbd+unix:///?socket=%s\n'
+                    'endpoint-url = %s\nconnections = 4\nread-only = yes\n'
+                    % (self.vol, self.path('sock'), self.endpoint))
+        self.objmap('serve', self.path('serve.conf'), '--log', self.path('log'), env=env)
+        where = 'nbd+unix:///?socket=' + self.path('sock')
+        self.pids.append(self.status(where)['pid'])
+        self.objmap('umount', where)
+
+    def test_two_writers_are_told_apart_and_one_is_fenced(self):
+        self.volume()
+        where = self.mount(self.vol)
+        p = self.objmap('mount', self.vol, 'nbd+unix:///?socket=' + self.path('s2'), status=1)
+        self.assertIn(b'held by', p.stderr)
+        other = dict(self.env, OBJMAP_RUNTIME_DIR=self.path('run2'))
+        self.objmap('resize', self.vol, '16M', '--take-over', env=other)
+        with self.assertRaises(Exception):
+            self.write(where, b'x' * 4096)
+        self.assertTrue(self.status(where)['volume']['fenced'])
+        self.objmap('umount', where, status=None)
+
+    def test_a_server_that_is_away_is_waited_for_and_status_says_why(self):
+        self.volume()
+        where = self.mount(self.vol)
+        self.write(where, b'x' * 4096, flush=False)
+        self.stop_minio()
+        try:
+            flush = self.start(OBJMAP, 'umount', where)
+            trouble = wait_for(lambda: self.status(where)['store']['trouble'], 'trouble')
+            self.assertIn('head' if 'head' in trouble['reason'] else 'chunk',
+                          trouble['reason'])
+            self.assertIn(b'TROUBLE', self.objmap('status', where).stdout)
+            time.sleep(1)
+            self.assertIsNone(flush.poll())
+            pid = self.status(where)['pid']
+            begin = time.monotonic()
+            self.objmap('umount', where, '--no-drain', '--force', timeout=30)
+            self.assertLess(time.monotonic() - begin, 20)
+            wait_gone(pid)
+            flush.wait(20)
+            self.assertIn('dropped', self.log())
+        finally:
+            type(self).start_minio()
+
+    def test_a_read_of_4_kib_gets_one_frame(self):
+        self.volume()
+        where = self.mount(self.vol, '--read-only')
+        import nbd
+        h = nbd.NBD()
+        h.connect_uri(where)
+        before = self.status(where)['store']['causes']['demand']
+        h.pread(4096, 4 * MIB + 8192)
+        after = self.status(where)['store']['causes']['demand']
+        self.assertEqual(after['requests'] - before['requests'], 1)
+        self.assertEqual(after['bytes_in'] - before['bytes_in'], 64 * 1024)
+        h.shutdown()
+        self.objmap('umount', where)
+
+
+class Keeping(Verbs):
+    def test_snapshots_rollback_and_clones(self):
+        data = self.volume()
+        self.objmap('snapshot', 'create', self.vol, 'one')
+        where = self.mount(self.vol)
+        self.write(where, b'x' * MIB)
+        self.objmap('snapshot', 'create', self.vol, 'two')
+        self.objmap('umount', where)
+        changed = b'x' * MIB + data[MIB:]
+        self.assertEqual(self.read(self.vol), changed)
+        self.assertEqual(self.read(self.vol + '@one'), data)
+        clone = 's3://%s/clone' % self.bucket
+        self.objmap('clone', self.vol + '@one', clone)
+        self.assertEqual(self.read(clone), data)
+        self.objmap('rollback', self.vol + '@one', '--yes')
+        self.assertEqual(self.read(self.vol), data)
+        self.assertEqual(self.read(self.vol + '@two'), changed)
+        self.objmap('snapshot', 'delete', self.vol + '@one')
+        self.objmap('gc', '-q', '--grace', '0', self.vol)
+        self.assertEqual(self.read(clone), data)
+        self.objmap('verify', '-q', clone)
+        names = [e['name'] for e in self.json('snapshot', 'list', self.vol)]
+        self.assertIn('two', names)
+        self.objmap('delete', self.vol, '--yes', status=1)
+
+    def test_a_clone_elsewhere_is_refused_before_anything_is_written(self):
+        self.volume()
+        self.objmap('snapshot', 'create', self.vol, 'one')
+        before = self.keys_of()
+        for new in ('s3://%s/clone' % ('om-' + 'z' * 12), 'dir:' + self.path('clone'),
+                    's3://%s/clone?endpoint-url=http://127.0.0.1:1' % self.bucket):
+            p = self.objmap('clone', self.vol + '@one', new, status=1)
+            self.assertIn(b'objmap copy', p.stderr)
+        self.assertEqual(self.keys_of(), before)
+
+    def test_resize_grows_and_shrinks(self):
+        data = self.volume()
+        self.objmap('resize', self.vol, '9M')
+        self.assertEqual(self.read(self.vol), data + bytes(9 * MIB - len(data)))
+        self.objmap('resize', self.vol, '1M', '--yes')
+        self.objmap('resize', self.vol, '2M')
+        self.assertEqual(self.read(self.vol), data[:MIB] + bytes(MIB))
+
+    def test_gc_deletes_what_a_killed_daemon_left_uploads_too(self):
+        self.objmap('create', self.vol, '--size', '64M', '--chunk-size', '16M')
+        where = self.mount(self.vol, '--memory-limit', '128M')
+        self.write(where, self.random.randbytes(16 * MIB))
+        pid = self.status(where)['pid']
+        os.kill(pid, signal.SIGKILL)
+        wait_gone(pid)
+        chunk = self.keys_of('vol/chunk/')[0]
+        left = chunk.replace('/00/00000000-', '/01/00000001-')
+        self.s3.put_part(self.bucket, left, self.s3.create_upload(self.bucket, left), 1,
+                         b'half')
+        self.s3.put(self.bucket, left.replace('/01/00000001-', '/02/00000002-'), b'half')
+        where = self.mount(self.vol)
+        self.objmap('umount', where)
+        found = self.json('gc', self.vol, '--grace', '0')
+        self.assertEqual(found['aborted_uploads'], 1)
+        self.assertGreaterEqual(found['deleted'], 1)
+        self.assertEqual(list(self.s3.uploads(self.bucket, left)), [])
+        self.objmap('verify', '-q', self.vol)
+
+    def test_verify_names_a_chunk_that_was_altered_and_one_that_is_missing(self):
+        self.volume()
+        chunks = self.keys_of('vol/chunk/')
+        was = self.s3.get(self.bucket, chunks[3])
+        self.s3.put(self.bucket, chunks[3], b'z' + was.body[1:], metadata=was.metadata)
+        self.s3.delete(self.bucket, chunks[5])
+        p = self.objmap('verify', '-q', self.vol, status=1)
+        told = (p.stdout + p.stderr).decode()
+        self.assertIn(chunks[3][4:], told)
+        self.assertIn(chunks[5][4:], told)
+
+
+class Doctor(Verbs):
+    def found(self, place, status=0, **kw):
+        p = self.objmap('doctor', place, '--json', status=status, **kw)
+        return {f['what']: f for f in json.loads(p.stdout)}
+
+    def test_a_good_server_is_called_good_and_nothing_is_left(self):
+        found = self.found(self.vol)
+        for what in ('credentials', 'bucket', 'endpoint', 'clock', 'absence', 'writing',
+                     'ranges with metadata', 'ETags', 'PUT if-none-match', 'PUT if-match',
+                     'PUT if-match, missing', 'creators at once', 'swaps at once',
+                     'list after put', 'delete many', 'list after delete',
+                     'uploads in parts', 'versioning', 'latency', 'throughput'):
+            self.assertTrue(found[what]['ok'], found[what])
+        self.assertEqual(self.keys_of(), [])
+        self.assertIn(self.endpoint, found['endpoint']['detail'])
+
+    def test_versioning_without_a_lifecycle_rule_is_warned_of(self):
+        self.s3.put_versioning(self.bucket)
+        found = self.found(self.vol)['versioning']
+        self.assertFalse(found['ok'])
+        self.assertIn('lifecycle rule', found['remedy'])
+
+    def test_what_is_wrong_is_a_no_with_its_reason(self):
+        found = self.found('s3://no-such-%s/v' % self.bucket, status=1)
+        self.assertFalse(found['bucket']['ok'])
+        found = self.found(self.vol, status=1,
+                           env=dict(self.env, AWS_SECRET_ACCESS_KEY='wrong'))
+        self.assertIn('ignature', found['bucket']['detail'])
+
+    def test_a_signal_ends_it_and_it_cleans_up(self):
+        p = self.start(OBJMAP, 'doctor', self.vol, '--json', stdout=subprocess.PIPE)
+        wait_for(lambda: self.keys_of('vol/probe/'), 'objects')
+        p.send_signal(signal.SIGINT)
+        self.assertEqual(p.wait(60), 1)
+        p.stdout.close()
+        self.assertEqual(self.keys_of(), [])
+
+
+if __name__ == '__main__':
+    fixtures.main()
