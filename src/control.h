@@ -6,7 +6,6 @@
  * and, where that is not 0, "message".  Only the same user and root are heard.
  *
  *     {"command": "status"}
- *     {"command": "flush"}
  *     {"command": "umount", "drop": false, "lazy": false}	answers "status" (exit
  *			status), "pid" and "last": the daemon ends with it
  *     {"command": "snapshot create", "name": NAME}	flushes first

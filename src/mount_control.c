@@ -15,14 +15,6 @@
 typedef int locked_command(struct mount *mount, const json_t *request,
 			   json_t *reply, struct control_client *client);
 
-static int cmd_flush(struct mount *mount, const json_t *request, json_t *reply,
-		     struct control_client *client)
-{
-	(void)request;
-	(void)reply;
-	return mount_flush(mount, client);
-}
-
 static int need_volume(struct mount *mount, const char *what)
 {
 	if (!mount->export->volume) {
@@ -131,7 +123,6 @@ int mount_command(void *context, const json_t *request, json_t *reply,
 		const char *name;
 		locked_command *run;
 	} commands[] = {
-		{ "flush", cmd_flush },
 		{ "snapshot create", cmd_snapshot },
 		{ "resize", cmd_resize },
 	};

@@ -59,13 +59,13 @@ static bool have_expired(const struct s3_keys *keys, int64_t skew)
 static int64_t due_of(const struct s3_keys *keys, int64_t skew)
 {
 	int64_t now = seconds_now(), end = (int64_t)keys->expires - skew;
-	int64_t left = end - now, before;
+	int64_t left = end > now ? end - now : 0, before;
 
 	if (!keys->expires)
 		return NEVER;
 	before = RENEW_BEFORE + (int64_t)(random_id() % RENEW_JITTER);
 	if (before > left / 2)
-		before = left / 4 + (int64_t)(random_id() % (uint64_t)(left / 4 + 1));
+		before = 1 + left / 4 + (int64_t)(random_id() % (uint64_t)(left / 4 + 1));
 	return end - before > now ? end - before : now + 1;
 }
 
@@ -104,7 +104,7 @@ static int ask_chain(struct search *search, struct s3_keys *keys, search_link **
 			      *find == find_by_web_identity))
 			continue;
 		error = ask(search, *find, keys);
-		if (error != -ENOENT)
+		if (error != -ENODATA)
 			return error;
 		/* find_in_profile says it again. */
 		if (*find != find_role_in_profile && used < sizeof(looked))

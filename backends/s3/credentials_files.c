@@ -26,7 +26,7 @@ int find_in_environment(struct search *search, struct s3_keys *keys)
 	int error;
 
 	if (!id && !secret)
-		return search_fails(search, -ENOENT, "AWS_ACCESS_KEY_ID is not set");
+		return search_fails(search, -ENODATA, "AWS_ACCESS_KEY_ID is not set");
 	if (!id || !secret)
 		return search_fails(search, -EINVAL, "%s is set, but %s is not",
 				    id ? "AWS_ACCESS_KEY_ID" : "AWS_SECRET_ACCESS_KEY",
@@ -83,7 +83,7 @@ int find_by_web_identity(struct search *search, struct s3_keys *keys)
 	int error;
 
 	if (!file)
-		return search_fails(search, -ENOENT,
+		return search_fails(search, -ENODATA,
 				    "AWS_WEB_IDENTITY_TOKEN_FILE is not set");
 	if (!role.arn)
 		return search_fails(search, -EINVAL, "AWS_WEB_IDENTITY_TOKEN_FILE is set, "
@@ -109,7 +109,7 @@ static int no_source(struct search *search, const char *profile, int error)
 {
 	char why[sizeof(search->why)];
 
-	if (error != -ENOENT)
+	if (error != -ENODATA)
 		return error;
 	snprintf(why, sizeof(why), "%s", search->why);
 	return search_fails(search, -ENOKEY, "profile %s: no keys to assume its role "
@@ -277,7 +277,7 @@ static int keys_of_profile(struct search *search, const struct profiles *profile
 		return search_fails(search, -EINVAL, "profile %s: has role_arn, but no "
 				    "source_profile, credential_source or "
 				    "web_identity_token_file", profile);
-	return search_fails(search, -ENOENT, "profile %s of %s and %s has no keys", profile,
+	return search_fails(search, -ENODATA, "profile %s of %s and %s has no keys", profile,
 			    profiles_path(profiles, PROFILE_CREDENTIALS),
 			    profiles_path(profiles, PROFILE_CONFIG));
 }
@@ -301,7 +301,7 @@ static int open_profile(struct search *search, struct profiles **profiles,
 		return 0;
 	/* One that was asked for must be there; "default" need not. */
 	error = given || environment("AWS_PROFILE") || environment("AWS_DEFAULT_PROFILE") ?
-		-ENOKEY : -ENOENT;
+		-ENOKEY : -ENODATA;
 	search_fails(search, error, "there is no profile %s in %s%s or %s%s", *profile,
 		     profiles_path(*profiles, PROFILE_CREDENTIALS),
 		     not_there(*profiles, PROFILE_CREDENTIALS),
@@ -335,7 +335,7 @@ int find_role_in_profile(struct search *search, struct s3_keys *keys)
 	if (has_role(profiles, profile))
 		error = assume_role(search, profiles, profile, 0, keys);
 	else
-		error = search_fails(search, -ENOENT, "profile %s has no role", profile);
+		error = search_fails(search, -ENODATA, "profile %s has no role", profile);
 	profiles_free(profiles);
 	return error;
 }
@@ -347,7 +347,7 @@ int find_nobody(struct search *search, struct s3_keys *keys)
 	int error = open_profile(search, &profiles, &profile);
 
 	/* The profile is asked for region and endpoint. */
-	if (error && error != -ENOENT)
+	if (error && error != -ENODATA)
 		return error;
 	if (!error)
 		profiles_free(profiles);

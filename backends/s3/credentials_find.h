@@ -25,7 +25,7 @@ struct search {
 	char why[1024];			/* why there are none; no secret */
 };
 
-/* A link: 0; -ENOENT: it has nothing to say, @why tells what was looked at; any
+/* A link: 0; -ENODATA: it has nothing to say, @why tells what was looked at; any
  * other error ends the chain. */
 typedef int search_link(struct search *search, struct s3_keys *keys);
 search_link find_nobody, find_in_environment, find_role_in_profile;

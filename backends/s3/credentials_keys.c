@@ -129,27 +129,24 @@ int keys_from_json(struct search *search, struct s3_keys *keys, const char *whos
 
 int secret_file_read(struct search *search, const char *path, char **text)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t count = -1;
+	int fd = open(path, O_RDONLY | O_CLOEXEC), error = 0;
+	char *content = calloc(1, SECRET_FILE_MAX + 1);
+	ssize_t count = fd < 0 || !content ? -1 : read(fd, content, SECRET_FILE_MAX);
 
-	*text = fd < 0 ? NULL : calloc(1, SECRET_FILE_MAX + 1);
-	if (*text)
-		count = read(fd, *text, SECRET_FILE_MAX);
-	if (count < 0) {
-		search_fails(search, -errno, "%s: %s", path, strerror(errno));
-		count = -errno;
-	} else if (count == SECRET_FILE_MAX) {
-		count = search_fails(search, -EFBIG, "%s: is too large for a token", path);
-	}
+	if (count < 0)
+		error = search_fails(search, -errno, "%s: %s", path, strerror(errno));
+	else if (count == SECRET_FILE_MAX)
+		error = search_fails(search, -EFBIG, "%s: is too large for a token", path);
+	while (count > 0 && strchr(" \t\r\n", content[count - 1]))
+		content[--count] = 0;
+	if (count == 0)
+		error = search_fails(search, -EINVAL, "%s: is empty", path);
 	if (fd >= 0)
 		close(fd);
-	if (count <= 0) {
-		free(*text);
-		*text = NULL;
-		return count ? (int)count :
-		       search_fails(search, -EINVAL, "%s: is empty", path);
+	if (error) {
+		free(content);
+		content = NULL;
 	}
-	while (count && strchr(" \t\r\n", (*text)[count - 1]))
-		(*text)[--count] = 0;
-	return 0;
+	*text = content;
+	return error;
 }

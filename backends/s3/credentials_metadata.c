@@ -22,7 +22,7 @@
 #define PATIENCE	(5 * CLOCK_SECOND)
 #define TRIES		3
 
-/* One request with one header of its own; *text is malloc'ed.  -ENOENT: 404. */
+/* One request with one header of its own; *text is malloc'ed.  -ENODATA: 404. */
 static int metadata_get(struct search *search, const char *method, const char *url,
 			const char *header, const char *value, unsigned int tries,
 			char **text)
@@ -48,7 +48,7 @@ static int metadata_get(struct search *search, const char *method, const char *u
 		snprintf(why, sizeof(why), "%s", search->why);
 		error = search_fails(search, error, "%s: %.512s", url, why);
 	} else if (request.status != 200) {
-		error = search_fails(search, request.status == 404 ? -ENOENT :
+		error = search_fails(search, request.status == 404 ? -ENODATA :
 				     request.status >= 500 ? -EIO : -EACCES,
 				     "%s: HTTP status %d", url, request.status);
 	} else {
@@ -82,16 +82,16 @@ static bool is_near(const char *url)
 	size_t length;
 
 	url = strstr(url, "://") + 3;
+	if (memchr(url, '@', strcspn(url, "/?#")))	/* a name before the host's */
+		return false;
 	if (*url == '[')
 		length = strcspn(++url, "]/");
 	else
-		length = strcspn(url, ":/?");
+		length = strcspn(url, ":/?#");
 	if (length >= sizeof(host))
 		return false;
 	memcpy(host, url, length);
 	host[length] = 0;
-	if (strchr(host, '@'))
-		return false;
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (strcasecmp(host, known[i]) == 0)
 			return true;
@@ -107,7 +107,7 @@ static int container_url(struct search *search, char url[URL_MAX])
 	int length;
 
 	if (!relative && !full)
-		return search_fails(search, -ENOENT, "AWS_CONTAINER_CREDENTIALS_FULL_URI "
+		return search_fails(search, -ENODATA, "AWS_CONTAINER_CREDENTIALS_FULL_URI "
 				    "and _RELATIVE_URI are not set");
 	length = snprintf(url, URL_MAX, "%s%s", relative ? "http://169.254.170.2" : "",
 			  relative ? relative : full);
@@ -150,7 +150,7 @@ int find_in_container(struct search *search, struct s3_keys *keys)
 	if (!error)
 		error = metadata_get(search, "GET", url, token ? "Authorization" : NULL,
 				     token, TRIES, &text);
-	if (error == -ENOENT)	/* it was named, so it must answer */
+	if (error == -ENODATA)	/* it was named, so it must answer */
 		error = -EACCES;
 	if (!error)
 		error = keys_from_json(search, keys, url, text, strlen(text), "Token",
@@ -170,7 +170,7 @@ static int instance_endpoint(struct search *search, char base[BASE_MAX])
 	size_t length;
 
 	if (disabled && strcasecmp(disabled, "true") == 0)
-		return search_fails(search, -ENOENT, "AWS_EC2_METADATA_DISABLED is true");
+		return search_fails(search, -ENODATA, "AWS_EC2_METADATA_DISABLED is true");
 	if (!given)
 		given = mode && strcasecmp(mode, "IPv6") == 0 ? "http://[fd00:ec2::254]" :
 			"http://169.254.169.254";
@@ -195,7 +195,7 @@ static int instance_token(struct search *search, const char base[BASE_MAX], char
 			     "300", search->renewing ? TRIES : 1, token);
 	/* Nobody there: that is how most machines are. */
 	if (error && !search->renewing && error != -EACCES)
-		return search_fails(search, -ENOENT, "no instance metadata: %s answers no "
+		return search_fails(search, -ENODATA, "no instance metadata: %s answers no "
 				    "request for a token", base);
 	if (!error && strlen(*token) > TOKEN_MAX)
 		error = search_fails(search, -EBADMSG, "%s: this is no token", url);
@@ -211,7 +211,7 @@ static int instance_role(struct search *search, const char base[BASE_MAX], const
 	snprintf(url, sizeof(url), "%s/latest/meta-data/iam/security-credentials/", base);
 	error = metadata_get(search, "GET", url, "X-aws-ec2-metadata-token", token, TRIES,
 			     &text);
-	if (error == -ENOENT)
+	if (error == -ENODATA)
 		return search_fails(search, error, "no role is given to this instance "
 				    "(%s: not found)", url);
 	if (error)
@@ -242,7 +242,7 @@ int find_in_instance(struct search *search, struct s3_keys *keys)
 			 "security-credentials/%s", base, role);
 		error = metadata_get(search, "GET", url, "X-aws-ec2-metadata-token", token,
 				     TRIES, &text);
-		if (error == -ENOENT)
+		if (error == -ENODATA)
 			error = -EACCES;
 	}
 	if (!error)

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -152,19 +153,36 @@ static int bool_get(const xmlNode *parent, const char *name, bool *value)
 	return error;
 }
 
+/* "Z", or "+01:00" ahead of it; in seconds. */
+static int zone_read(const char *text, int *ahead)
+{
+	int hours, minutes, end = 0;
+	char sign[2];
+
+	*ahead = 0;
+	if (strcmp(text, "Z") == 0)
+		return 0;
+	if (sscanf(text, "%1[+-]%2d:%2d%n", sign, &hours, &minutes, &end) < 3 ||
+	    text[end] || end != 6)
+		return -EBADMSG;
+	*ahead = (hours * 60 + minutes) * (sign[0] == '-' ? -60 : 60);
+	return 0;
+}
+
 int s3_xml_time(const char *text, uint64_t *seconds)
 {
 	struct tm tm = { 0 };
 	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
 	time_t time;
+	int ahead;
 
 	if (!rest)
 		return -EBADMSG;
 	if (*rest == '.')
 		rest += 1 + strspn(rest + 1, "0123456789");
-	if (strcmp(rest, "Z") != 0 && strcmp(rest, "+00:00") != 0)
+	if (zone_read(rest, &ahead))
 		return -EBADMSG;
-	time = timegm(&tm);
+	time = timegm(&tm) - ahead;
 	if (time < 0)
 		return -EBADMSG;
 	*seconds = (uint64_t)time;

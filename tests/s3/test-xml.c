@@ -351,7 +351,14 @@ Test(xml, times_are_those_of_utc)
 	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46.123456789Z", &seconds), 0);
 	cr_expect_eq(seconds, 1795369246);
 	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46+00:00", &seconds), 0);
-	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46+01:00", &seconds), -EBADMSG);
+	cr_expect_eq(seconds, 1795369246);
+	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46+01:00", &seconds), 0);
+	cr_expect_eq(seconds, 1795365646);
+	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46-02:30", &seconds), 0);
+	cr_expect_eq(seconds, 1795378246);
+	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46+1:00", &seconds), -EBADMSG);
+	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46+01:00x", &seconds), -EBADMSG);
+	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46", &seconds), -EBADMSG);
 	cr_expect_eq(s3_xml_time("2026-11-22", &seconds), -EBADMSG);
 	cr_expect_eq(s3_xml_time("1960-01-01T00:00:00Z", &seconds), -EBADMSG);
 	cr_expect_eq(s3_xml_time("", &seconds), -EBADMSG);
