@@ -31,6 +31,46 @@ void call_free(struct call *call)
 	free(call);
 }
 
+bool call_arrived(struct call *call, uint64_t from, uint64_t to)
+{
+	struct arrived *a = &call->arrived;
+	unsigned int at = a->nr;
+
+	while (at > 0 && a->ranges[at - 1].from >= to)
+		at--;
+	/* Now everything from @at on comes after it. */
+	if (at > 0 && a->ranges[at - 1].to > from)
+		return false;
+	if (at > 0 && a->ranges[at - 1].to == from) {
+		a->ranges[at - 1].to = to;
+		from = a->ranges[at - 1].from;
+	} else {
+		if (a->nr == ARRIVED_MAX)
+			return false;
+		memmove(&a->ranges[at + 1], &a->ranges[at],
+			(a->nr - at) * sizeof(a->ranges[0]));
+		a->ranges[at].from = from;
+		a->ranges[at].to = to;
+		a->nr++;
+		at++;
+	}
+	if (at < a->nr && a->ranges[at].from == to) {
+		a->ranges[at - 1].to = a->ranges[at].to;
+		a->nr--;
+		memmove(&a->ranges[at], &a->ranges[at + 1],
+			(a->nr - at) * sizeof(a->ranges[0]));
+	}
+	return true;
+}
+
+static bool has_all_arrived(const struct call *call)
+{
+	const struct arrived *a = &call->arrived;
+
+	return a->nr == 1 && a->ranges[0].from == call->offset &&
+	       a->ranges[0].to == call->offset + call->count;
+}
+
 int call_prepare(struct call *call)
 {
 	const struct request *request = call->request;
@@ -113,15 +153,18 @@ void call_settle(struct call *call)
 		flush_ended(remote, call);
 		return;
 	}
-	if (!call->error && call->op == REQUEST_EXTENTS && !call->answered)
-		call->error = -EIO;
+	/* libnbd 1.14 calls a read done of which bytes never came. */
+	if (!call->error &&
+	    ((call->op == REQUEST_EXTENTS && !call->answered) ||
+	     (call->op == REQUEST_READ && !has_all_arrived(call))))
+		call->error = -EPROTO;
 	if (call->error) {
 		if (call->error != -EOPNOTSUPP && call->op != REQUEST_PREFETCH)
 			log_error("%s: %s of %" PRIu64 " bytes at %" PRIu64 ": %s",
 				  remote->text, request_op_name(call->op),
 				  call->count, call->offset,
 				  strerror(-call->error));
-		call_complete(call, call->error);
+		call_complete(call, call->error == -EPROTO ? -EIO : call->error);
 		return;
 	}
 	call->done += call->length;

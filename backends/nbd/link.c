@@ -53,7 +53,9 @@ int link_handle(const struct nbd_place *place, struct nbd_handle **result)
 	struct nbd_handle *handle = nbd_create();
 	char why[256];
 
-	if (handle && nbd_set_export_name(handle, place->export_name) == 0 &&
+	/* What never came is noticed by us: nothing need be cleared before. */
+	if (handle && nbd_set_pread_initialize(handle, false) == 0 &&
+	    nbd_set_export_name(handle, place->export_name) == 0 &&
 	    set_keys(place, handle) == 0) {
 		*result = handle;
 		return 0;
@@ -255,6 +257,19 @@ static int call_ended(void *context, int *error)
 	return 1;
 }
 
+/* A piece of a read is in the buffer. */
+static int call_piece(void *context, const void *data, size_t count,
+		      uint64_t offset, unsigned int status, int *error)
+{
+	struct call *call = context;
+
+	if (status == LIBNBD_READ_ERROR || count == 0 ||
+	    call_arrived(call, offset, offset + count))
+		return 0;
+	*error = EPROTO;
+	return -1;
+}
+
 /* BLOCK_STATUS: pairs of length and flags, from where it was asked on; the last
  * may be longer than what was asked for. */
 static int call_extents(void *context, const char *name, uint64_t offset,
@@ -351,6 +366,7 @@ static int64_t issue(struct link *link, struct call *call)
 	struct remote *remote = link->remote;
 	nbd_completion_callback completion = { .callback = call_ended,
 					       .user_data = call };
+	nbd_chunk_callback piece = { .callback = call_piece, .user_data = call };
 	uint64_t at = call->offset + call->done;
 	uint32_t fua = 0;
 
@@ -360,9 +376,11 @@ static int64_t issue(struct link *link, struct call *call)
 	call->length = call->count - call->done;
 	switch (call->op) {
 	case REQUEST_READ:
-		return nbd_aio_pread(link->handle, call->data ? call->data :
-				     call->buffer, call->count,
-				     at, completion, 0);
+		call->arrived.nr = 0;
+		return nbd_aio_pread_structured(link->handle, call->data ?
+						call->data : call->buffer,
+						call->count, at, piece,
+						completion, 0);
 	case REQUEST_WRITE:
 		return nbd_aio_pwrite(link->handle, call->data, call->count, at,
 				      completion, fua);

@@ -1,6 +1,6 @@
 /* remote.h: a remote NBD export as a backend.
  *
- * One thread (loop.c) owns the connections and everything in struct remote that
+ * One thread (remote.c) owns the connections and everything in struct remote that
  * is not under its lock.  Slots turn requests into calls and hand them over;
  * the thread sends them by priority over whichever connection has the least to
  * do (link.c), and completes them.
@@ -35,6 +35,14 @@ struct peer {
 	     multi_conn, allocation;
 };
 
+/* What of a read has come: ranges that do not touch, in their order.  Servers
+ * send a few pieces, mostly one after the other. */
+#define ARRIVED_MAX 16
+struct arrived {
+	struct { uint64_t from, to; } ranges[ARRIVED_MAX];
+	unsigned int nr;
+};
+
 /* One command, or several in turn for what is too long for one.  A change
  * stays in the log of kept ones after its request has completed. */
 struct call {
@@ -56,6 +64,7 @@ struct call {
 	uint64_t number;		/* in the log of kept changes, from 1 */
 	bool is_kept;
 	bool answered;			/* extents: at least one came */
+	struct arrived arrived;		/* read */
 	int error;
 	char *data;			/* malloc'ed: a copy of what is written, or
 					 * room for what is read; NULL: */
@@ -143,6 +152,10 @@ static inline struct remote *remote_of(struct stage *stage)
 struct call *call_new(struct remote *remote, struct request *request);
 void call_free(struct call *call);
 
+/* Notes that these bytes of a read have come.  false: some had before, or there
+ * are too many pieces. */
+bool call_arrived(struct call *call, uint64_t from, uint64_t to);
+
 /* Before it is sent first: takes a copy of what it writes, which stays when the
  * request is gone, or room for what it reads. */
 int call_prepare(struct call *call);
@@ -212,7 +225,7 @@ void link_close(struct link *link);
 int link_peer(struct remote *remote, struct nbd_handle *handle,
 	      struct peer *peer);
 
-/* ---- loop.c ------------------------------------------------------------------- */
+/* ---- remote.c ------------------------------------------------------------------- */
 
 void *remote_run(void *context);
 

@@ -1,4 +1,4 @@
-/* loop.c: the thread of a remote export: takes what slots hand over, keeps the
+/* remote.c: the thread of a remote export: takes what slots hand over, keeps the
  * connections, sends by priority, completes.
  *
  * After a break the first connection is made anew, with growing pauses; when it

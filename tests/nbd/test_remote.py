@@ -1,0 +1,479 @@
+#!/usr/bin/python3
+"""Remote NBD exports as places: real servers (objmap's own, nbdkit, qemu-nbd),
+killed and started again in the middle; keys; hostile ones."""
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import threading
+
+import nbd
+
+from serving import GO, READ, SEED, World, main, run_status, wait_for
+from fixtures import OBJMAP, free_port
+from test_tls import make_certificates
+
+MIB = 1 << 20
+NBDMAGIC = b'NBDMAGICIHAVEOPT'
+
+
+class Remote(World):
+    def setUp(self):
+        super().setUp()
+        self.sock = self.path('s')
+        self.uri = 'nbd+unix:///?socket=' + self.sock
+
+    def log(self, name):
+        log = open(self.path(name), 'ab')
+        self.addCleanup(log.close)
+        return log
+
+    def nbdkit(self, *args, sock=None):
+        sock = sock or self.sock
+        if os.path.exists(sock):
+            os.unlink(sock)
+        p = self.start('nbdkit', '-f', '-U', sock, *args, stderr=self.log('kitlog'))
+        wait_for(lambda: os.path.exists(sock) or p.poll() is not None, 'nbdkit')
+        return p
+
+    def kill(self, process):
+        process.send_signal(signal.SIGKILL)
+        process.wait(20)
+
+    def mount(self, place, *args):
+        """Mounts PLACE on a second socket: (process, a client of it)."""
+        sock = self.path('front')
+        p = self.start(OBJMAP, 'mount', place, 'nbd+unix:///?socket=' + sock, '--foreground',
+                       *args, stderr=self.log('frontlog'), stdout=self.log('frontlog'))
+
+        def connect():
+            self.assertIsNone(p.poll(), self.said())
+            client = nbd.NBD()
+            try:
+                client.connect_unix(sock)
+            except nbd.Error:
+                return None
+            return client
+        return p, wait_for(connect, 'the mount')
+
+    def said(self):
+        with open(self.path('frontlog')) as f:
+            return f.read()
+
+    def status(self):
+        out = self.objmap('status', 'nbd+unix:///?socket=' + self.path('front'), '--json')
+        status = json.loads(out.stdout)
+        return status[0] if isinstance(status, list) else status
+
+    def refused(self, uri, *words, args=(), status=1):
+        p = self.objmap('info', uri, *args, status=status, timeout=40)
+        for word in words:
+            self.assertIn(word, p.stderr.decode())
+
+
+class Opening(Remote):
+    def test_copy_there_and_back_over_several_connections(self):
+        self.nbdkit('memory', '64M')
+        with open(self.path('f'), 'wb') as f:
+            f.write(os.urandom(30 * MIB))
+            f.truncate(64 * MIB)
+        refused = self.objmap('copy', self.path('f'), self.uri, status=1)
+        self.assertIn(b'--overwrite', refused.stderr)
+        self.objmap('copy', self.path('f'), self.uri, '--overwrite', '--verify')
+        self.objmap('copy', self.uri, self.path('g'))
+        self.run_ok('cmp', self.path('f'), self.path('g'))
+        # What was never written is a hole there and here.
+        self.assertLess(os.stat(self.path('g')).st_blocks * 512, 32 * MIB)
+
+    def test_a_read_only_export_is_a_read_only_place(self):
+        self.nbdkit('-r', 'pattern', '8M')
+        p, client = self.mount(self.uri)
+        self.assertTrue(client.is_read_only())
+        self.assertEqual(bytes(client.pread(8, 4096)), struct.pack('>Q', 4096))
+        with open(self.path('f'), 'wb') as f:
+            f.write(b'x' * 4096)
+        failed = self.objmap('copy', self.path('f'), self.uri, '--overwrite', status=1)
+        self.assertIn(b'cannot be written', failed.stderr)
+
+    def test_what_cannot_be_had_is_told_at_once(self):
+        self.nbdkit('--filter=exportname', 'memory', '1M', 'exportname=a',
+                    'exportname-strict=true')
+        self.refused('nbd+unix:///b?socket=' + self.sock, "no export named 'b'", 'objmap list')
+        self.refused('nbd+unix:///?socket=' + self.path('none'), 'check the path')
+        self.refused('nbd://no-such-host.invalid/', 'check the name')
+        self.refused('nbd://127.0.0.1:%d/' % free_port(), 'refused', 'given up',
+                     args=('--retry-for', '1s'))
+
+    def test_a_server_that_comes_late_is_waited_for(self):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.sock)        # and does not listen: refused
+        p = self.start(OBJMAP, 'info', self.uri + '&connections=1', '--json', stdout=-1,
+                       stderr=self.log('late'))
+        self.assertRaises(subprocess.TimeoutExpired, p.wait, 0.5)
+        listener.close()
+        self.nbdkit('memory', '1M')
+        self.assertEqual(json.loads(p.communicate(timeout=20)[0])['size'], MIB)
+        with open(self.path('late')) as f:
+            self.assertIn('trying again', f.read())
+
+    def test_writing_needs_a_server_that_can_make_it_durable(self):
+        self.nbdkit('eval', 'get_size=echo 1M', 'pread=dd if=/dev/zero count=$3 iflag=count_bytes',
+                    'pwrite=cat >/dev/null')
+        p = self.objmap('mount', self.uri, 'nbd+unix:///?socket=' + self.path('x'), status=1)
+        self.assertIn(b'neither flush nor FUA', p.stderr)
+        self.mount(self.uri, '--read-only')
+
+    def test_exports_are_listed_with_their_descriptions(self):
+        self.run_ok('qemu-img', 'create', '-q', '-f', 'raw', self.path('img'), '3M')
+        self.start('qemu-nbd', '-t', '-r', '-e', '9', '-f', 'raw', '-x', 'disk', '-D',
+                   'of \x1b[31m Anna', '-k', self.sock, self.path('img'))
+        wait_for(lambda: os.path.exists(self.sock), 'qemu-nbd')
+        p = self.objmap('list', self.uri, '--json')
+        self.assertEqual(json.loads(p.stdout), [{
+            'name': 'disk', 'description': 'of ?[31m Anna', 'size': 3 * MIB, 'read_only': True}])
+        self.assertIn(b'disk', self.objmap('list', self.uri).stdout)
+        self.objmap('list', 'nbd+unix:///none?socket=' + self.sock, status=1)
+
+    def test_bad_places_are_usage_errors(self):
+        for uri in ('nbd:x', 'nbd://h:0/', 'nbd://a:b:c/', 'nbd://[::1/', 'nbd://h/?socket=x',
+                    'nbd+unix:///x', 'nbd+unix://h/e?socket=y', 'nbd://u@h/', 'nbds://u@h/',
+                    'nbd://h/?connections=0', 'nbd://h/?connections=99',
+                    'nbd://h/?tls-psk-file=x', 'nbds+unix:///?socket=/x',
+                    'nbds://h/?tls-verify-peer=maybe', 'nbd+unix:///?socket=/' + 'x' * 200,
+                    'nbds://h/?tls-psk-file=a&tls-certificates=b'):
+            self.refused(uri, 'objmap: ', status=2)
+
+
+class Restarts(Remote):
+    """objmap's own server on a volume loses what was not flushed when it is
+    killed: the server that a flush must not lie about."""
+
+    def setUp(self):
+        super().setUp()
+        self.volume = 'dir:' + self.path('vol')
+        self.objmap('create', self.volume, '--size', '64M', '--chunk-size', '64K')
+
+    def serve(self):
+        p = self.start(OBJMAP, 'mount', self.volume, self.uri, '--foreground',
+                       stdout=self.log('servelog'), stderr=self.log('servelog'))
+
+        def answers():
+            s = socket.socket(socket.AF_UNIX)
+            try:
+                s.connect(self.sock)
+                return True
+            except OSError:
+                return p.poll() is not None
+            finally:
+                s.close()
+        wait_for(answers, 'the server')
+        self.assertIsNone(p.poll())
+        return p
+
+    def content(self):
+        self.objmap('copy', self.volume, self.path('out'), '--overwrite')
+        with open(self.path('out'), 'rb') as f:
+            return f.read()
+
+    def test_what_was_acknowledged_survives_a_killed_server(self):
+        server = self.serve()
+        front, client = self.mount(self.uri)
+        client.pwrite(b'a' * MIB, 0)
+        client.pwrite(b'b' * 4096, 4096)       # over the first, in order
+        client.zero(4096, 8192)
+        self.kill(server)
+        server = self.serve()
+        data = b'a' * 4096 + b'b' * 4096 + bytes(4096) + b'a' * (MIB - 12288)
+        self.assertEqual(bytes(client.pread(MIB, 0)), data)
+        client.flush()
+        self.kill(server)
+        self.assertEqual(self.content()[:MIB], data)
+        self.assertIn('written again', self.said())
+
+    def test_random_writes_and_flushes_under_random_kills(self):
+        rng = random.Random(SEED)
+        server = self.serve()
+        front, client = self.mount(self.uri)
+        oracle = bytearray(64 * MIB)
+        stop = threading.Event()
+        kills = []
+
+        def kill_now_and_then():
+            nonlocal server
+            while not stop.wait(rng.uniform(0.1, 0.6)):
+                self.kill(server)
+                stop.wait(rng.uniform(0, 0.2))
+                server = self.serve()
+                kills.append(1)
+        killer = threading.Thread(target=kill_now_and_then)
+        killer.start()
+        try:
+            end = 0
+            while len(kills) < 8 and end < 20000:
+                end += 1
+                cookies = []
+                for slot in rng.sample(range(16), rng.randint(1, 8)):
+                    at = slot * 4 * MIB + rng.randrange(0, 1024) * 4096
+                    if rng.random() < 0.2:
+                        cookies.append(client.aio_zero(65536, at))
+                        oracle[at:at + 65536] = bytes(65536)
+                    else:
+                        data = rng.randbytes(rng.choice((512, 4096, 100000)))
+                        cookies.append(client.aio_pwrite(
+                            nbd.Buffer.from_bytearray(bytearray(data)), at,
+                            flags=nbd.CMD_FLAG_FUA if rng.random() < 0.1 else 0))
+                        oracle[at:at + len(data)] = data
+                while cookies:
+                    cookies = [c for c in cookies if not client.aio_command_completed(c)]
+                    if cookies:
+                        client.poll(1000)
+                if rng.random() < 0.3:
+                    client.flush()
+                at = rng.randrange(0, 60 * MIB)
+                self.assertTrue(bytes(client.pread(MIB, at)) == oracle[at:at + MIB])
+        finally:
+            stop.set()
+            killer.join(60)
+        client.flush()
+        self.kill(server)
+        self.assertTrue(self.content() == oracle)
+
+    def test_status_tells_the_reason_and_one_line_is_logged(self):
+        server = self.serve()
+        front, client = self.mount(self.uri)
+        self.kill(server)
+        wait_for(lambda: self.status()['store']['trouble'], 'trouble in status')
+        self.assertIn('efused', self.status()['store']['trouble']['reason'])
+        self.serve()
+        self.assertEqual(bytes(client.pread(512, 0)), bytes(512))
+        wait_for(lambda: not self.status()['store']['trouble'], 'its end')
+        self.assertEqual(self.said().count('trying again'), 1)
+        self.assertIn('answers again', self.said())
+
+    def test_a_given_retry_for_bounds_the_wait(self):
+        server = self.serve()
+        front, client = self.mount(self.uri, '--retry-for', '1s')
+        self.kill(server)
+        self.assertRaises(nbd.Error, client.pread, 512, 0)
+        self.assertRaises(nbd.Error, client.flush)
+        self.serve()
+        wait_for(lambda: not self.status()['store']['trouble'], 'the server')
+        client.pread(512, 0)
+
+    def test_an_export_of_another_size_is_refused(self):
+        kit = self.nbdkit('memory', '4M')
+        front, client = self.mount(self.uri)
+        client.pwrite(b'x' * 512, 0)
+        self.kill(kit)
+        kit = self.nbdkit('memory', '5M')
+        self.assertRaises(nbd.Error, client.pread, 512, 0)
+        self.assertRaises(nbd.Error, client.flush)
+        self.assertIn('another size', self.said())
+        self.kill(kit)
+        self.nbdkit('memory', '4M')
+        wait_for(lambda: not self.status()['store']['trouble'], 'the former one')
+        self.assertEqual(bytes(client.pread(512, 0)), b'x' * 512)
+        client.flush()
+
+    def test_a_flush_that_fails_is_told(self):
+        flag = self.path('fail')
+        self.nbdkit('eval', 'get_size=echo 1M', 'can_write=exit 0', 'can_flush=exit 0',
+                    'pread=dd if=/dev/zero count=$3 iflag=count_bytes', 'pwrite=cat >/dev/null',
+                    'flush=if [ -e %s ]; then echo ENOSPC full >&2; exit 1; fi' % flag)
+        front, client = self.mount(self.uri)
+        client.pwrite(b'x' * 512, 0)
+        open(flag, 'w').close()
+        self.assertRaises(nbd.Error, client.flush)
+        os.unlink(flag)
+        client.flush()
+
+    def test_several_connections_only_where_a_flush_covers_all(self):
+        def connections(*args):
+            kit = self.nbdkit('-t', '16', *args)
+            front, client = self.mount(self.uri)
+            cookies = [client.aio_pread(nbd.Buffer(MIB), n * MIB) for n in range(8)]
+            for c in cookies:
+                while not client.aio_command_completed(c):
+                    client.poll(1000)
+
+            def count():
+                out = run_status('ss', '-xH', 'src', self.sock).stdout
+                return len([x for x in out.splitlines() if b'ESTAB' in x])
+            n = count()
+            client.shutdown()
+            front.send_signal(signal.SIGTERM)
+            self.assertEqual(front.wait(20), 0)
+            self.kill(kit)
+            return n
+        self.assertEqual(connections('memory', '16M'), 4)
+        self.assertEqual(connections('--filter=multi-conn', 'memory', '16M',
+                                     'multi-conn-mode=disable'), 1)
+
+
+class Keys(Remote):
+    def tls_server(self, *args):
+        port = free_port()
+        self.start('nbdkit', '-f', '-i', '127.0.0.1', '-p', str(port), '--tls=require', *args,
+                   'memory', '2M', stderr=self.log('kitlog'))
+
+        def listens():
+            try:
+                socket.create_connection(('127.0.0.1', port)).close()
+                return True
+            except OSError:
+                return False
+        wait_for(listens, 'nbdkit')
+        return port
+
+    def test_certificates(self):
+        make_certificates(self)
+        port = self.tls_server('--tls-certificates=' + self.path('server'))
+        good = '?tls-certificates=' + self.path('client')
+        self.objmap('info', 'nbds://localhost:%d/%s' % (port, good))
+        with open(self.path('f'), 'wb') as f:
+            f.write(os.urandom(2 * MIB))
+        self.objmap('copy', self.path('f'), 'nbds://localhost:%d/%s' % (port, good),
+                    '--overwrite', '--verify')
+        self.refused('nbd://localhost:%d/' % port, 'write nbds:')
+        strange = self.path('strangers')
+        os.mkdir(strange)
+        os.link(self.path('strange.pem'), strange + '/ca-cert.pem')
+        self.refused('nbds://localhost:%d/?tls-certificates=%s' % (port, strange), 'ertificate')
+        self.refused('nbds://localhost:%d/?tls-certificates=%s' % (port, self.path('nowhere')),
+                     'ca-cert.pem', 'No such file')
+        # The certificate is localhost's and 127.0.0.1's, not this address's.
+        self.refused('nbds://127.0.0.2:%d/%s' % (port, good), args=('--retry-for', '1s'))
+        self.objmap('info', 'nbds://localhost:%d/?tls-verify-peer=no&tls-certificates=%s' % (
+            port, strange))
+
+    def test_pre_shared_keys(self):
+        for name in ('k', 'other'):
+            self.run_ok('psktool', '-u', 'alice', '-p', self.path(name))
+        port = self.tls_server('--tls-psk=' + self.path('k'))
+        self.objmap('info', 'nbds://alice@127.0.0.1:%d/?tls-psk-file=%s' % (port, self.path('k')))
+        self.refused('nbds://alice@127.0.0.1:%d/?tls-psk-file=%s' % (port, self.path('other')),
+                     'tls-psk-file')
+        self.refused('nbds://127.0.0.1:%d/?tls-psk-file=%s' % (port, self.path('none')),
+                     'No such file')
+
+    def test_tls_where_there_is_none(self):
+        self.nbdkit('memory', '1M')
+        self.run_ok('psktool', '-u', 'alice', '-p', self.path('k'))
+        self.refused('nbds+unix://alice@/?socket=%s&tls-psk-file=%s' % (self.sock, self.path('k')),
+                     'nbd:')
+
+
+class Hostile(Remote):
+    """A server of our own that shakes hands well, and then does harm."""
+
+    def hostile(self, answer, size=MIB, flags=1 | 4 | 8):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.sock)
+        listener.listen()
+        self.addCleanup(listener.close)
+
+        def talk(s):
+            def get(n):
+                data = b''
+                while len(data) < n:
+                    part = s.recv(n - len(data))
+                    if not part:
+                        raise ConnectionError
+                    data += part
+                return data
+            s.sendall(NBDMAGIC + struct.pack('>H', 3))
+            get(4)
+            structured = False
+            while True:
+                _, option, length = struct.unpack('>QII', get(16))
+                get(length)
+
+                def reply(kind, data=b''):
+                    s.sendall(struct.pack('>QIII', 0x3e889045565a9, option, kind, len(data)) + data)
+                if option == GO:
+                    reply(3, struct.pack('>HQH', 0, size, flags))
+                    reply(1)
+                    break
+                if option == 8:
+                    structured = True
+                    reply(1)
+                else:
+                    reply(0x80000001)
+            while True:
+                _, _, kind, cookie, offset, count = struct.unpack('>IHHQQI', get(28))
+                if kind == 2:
+                    return
+                if kind == READ:
+                    s.sendall(answer(cookie, offset, count))
+                    self.asked = structured
+
+        def serve():
+            while True:
+                try:
+                    s, _ = listener.accept()
+                except OSError:
+                    return
+
+                def one(s=s):
+                    try:
+                        talk(s)
+                    except OSError:
+                        pass
+                    s.close()
+                threading.Thread(target=one, daemon=True).start()
+        threading.Thread(target=serve, daemon=True).start()
+
+    @staticmethod
+    def chunk(cookie, kind, data, flags=1, length=None):
+        return struct.pack('>IHHQI', 0x668e33ef, flags, kind, cookie,
+                           len(data) if length is None else length) + data
+
+    def test_no_such_answer_is_ever_data(self):
+        def data(offset, count):
+            return struct.pack('>Q', offset) + b'E' * count
+        cases = {
+            'short': lambda c, o, n: self.chunk(c, 1, data(o, n - 512)),
+            'long': lambda c, o, n: self.chunk(c, 1, data(o, n + 512)),
+            'nothing but an end': lambda c, o, n: self.chunk(c, 0, b''),
+            'elsewhere': lambda c, o, n: self.chunk(c, 1, data(o + 4096, n)),
+            'another cookie': lambda c, o, n: self.chunk(c + 99, 1, data(o, n)),
+            'a simple reply': lambda c, o, n: struct.pack('>IIQ', 0x67446698, 0, c) + b'E' * n,
+            'garbage': lambda c, o, n: os.urandom(200),
+            'an error': lambda c, o, n: self.chunk(c, 32769, struct.pack('>IH', 5, 0)),
+            'data and an error': lambda c, o, n: self.chunk(c, 1, data(o, n), 0) +
+            self.chunk(c, 32769, struct.pack('>IH', 5, 0)),
+            'an unknown kind': lambda c, o, n: self.chunk(c, 77, data(o, n)),
+            'a hole too long': lambda c, o, n: self.chunk(c, 2, struct.pack('>QI', o, n * 2)),
+        }
+        for name, answer in cases.items():
+            with self.subTest(name):
+                self.sock = self.path(''.join(filter(str.isalpha, name)))
+                self.hostile(answer)
+                uri = 'nbd+unix:///?connections=1&socket=' + self.sock
+                p = self.objmap('copy', '--quiet', '--retry-for', '1s', uri, '-', status=1,
+                                timeout=30)
+                self.assertNotIn(b'EEEE', p.stdout)
+
+    def test_half_an_answer_is_waited_for(self):
+        self.hostile(lambda c, o, n: self.chunk(c, 1, struct.pack('>Q', o) + b'E' * n)[:100])
+        p = self.start(OBJMAP, 'copy', '--quiet', self.uri, self.path('out'))
+        self.assertRaises(subprocess.TimeoutExpired, p.wait, 2)
+        self.kill(p)
+        with open(self.path('out'), 'rb') as f:
+            self.assertNotIn(b'EEEE', f.read())
+
+    def test_honest_answers_are_data(self):
+        self.hostile(lambda c, o, n: self.chunk(c, 1, struct.pack('>Q', o) + b'E' * n))
+        p = self.objmap('copy', '--quiet', self.uri, '-')
+        self.assertEqual(p.stdout, b'E' * MIB)
+
+    def test_an_empty_export_is_refused(self):
+        self.hostile(lambda c, o, n: b'', size=0)
+        self.refused(self.uri, 'empty')
+
+
+if __name__ == '__main__':
+    main()
