@@ -15,7 +15,6 @@
 #include "src/units.h"
 
 #define PIECE_SIZE    (1u << 20)	/* where the target is no volume */
-#define VOLUME_MEMORY (128u << 20)	/* bytes of pieces on their way to commits */
 #define PIECES_MIN    4u
 
 static void submit_piece(struct copy *copy, struct piece *piece)
@@ -247,7 +246,7 @@ static void choose_pieces(struct copy *copy)
 
 		volume_status(options->target_volume, &status);
 		copy->piece_size = status.head.chunk_size;
-		copy->nr_pieces = VOLUME_MEMORY / copy->piece_size;
+		copy->nr_pieces = COPY_VOLUME_MEMORY / copy->piece_size;
 	}
 	if (copy->nr_pieces < PIECES_MIN)
 		copy->nr_pieces = PIECES_MIN;

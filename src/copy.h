@@ -20,6 +20,10 @@
 #include "src/volume/volume.h"
 
 #define COPY_SIZE_UNKNOWN UINT64_MAX
+/* Bytes of pieces on their way into a volume.  Half of them are one commit, while
+ * the other half is read: much, because each commit ends in a round trip or two
+ * that nothing is sent in. */
+#define COPY_VOLUME_MEMORY (256u << 20)
 
 struct copy_options {
 	const char *source_name, *target_name;	/* for messages */

@@ -84,6 +84,16 @@ static void tell_cut(const struct copy_end *source, const struct copy_end *targe
 			  source->stream ? " and the same input" : "");
 }
 
+/* What the farther end needs. */
+static unsigned int nr_jobs(const struct options *options, const struct copy_end *source,
+			    const struct copy_end *target)
+{
+	unsigned int from = open_jobs(options, &source->place);
+	unsigned int to = open_jobs(options, &target->place);
+
+	return from > to ? from : to;
+}
+
 static int run(const struct options *options, const struct copy_end *source,
 	       struct copy_end *target)
 {
@@ -95,7 +105,7 @@ static int run(const struct options *options, const struct copy_end *source,
 		.size = source->size, .target_is_blank = target->blank,
 		.compare = target->compare,
 		.verify = option_flag(options, "verify"),
-		.jobs = (unsigned int)option_number(options, "jobs"),
+		.jobs = nr_jobs(options, source, target),
 		.stop = &stop, .progress = show_progress,
 	};
 	struct copy_result result;

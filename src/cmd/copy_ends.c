@@ -313,7 +313,8 @@ static int open_target_volume(const struct options *options,
 			      struct copy_end *target)
 {
 	struct export_options how = { .volume = {
-		.accept_incomplete = true, .grace = GRACE_DEFAULT } };
+		.accept_incomplete = true, .grace = GRACE_DEFAULT,
+		.pending_limit = COPY_VOLUME_MEMORY } };
 	struct claim_options claim;
 	int error;
 

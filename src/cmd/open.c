@@ -9,6 +9,10 @@
 #include "src/log.h"
 #include "src/where.h"
 
+#define JOBS_LOCAL  8
+#define JOBS_SERVER 32
+#define JOBS_MAX    256
+
 int exit_status(int error)
 {
 	if (error == 0)
@@ -67,6 +71,20 @@ void open_options(const struct options *options, struct store_open_options *how)
 			.part_size = option_size(options, "part-size"),
 		},
 	};
+}
+
+unsigned int open_jobs(const struct options *options, const struct place *place)
+{
+	static const char *const local[] = { "dir", "mem", "file", "memory", "null",
+					     "pattern" };
+	unsigned int connections = (unsigned int)option_number(options, "connections");
+
+	if (option_given(options, "jobs"))
+		return (unsigned int)option_number(options, "jobs");
+	for (size_t i = 0; i < sizeof(local) / sizeof(*local); i++)
+		if (!place->scheme || strcmp(place->scheme, local[i]) == 0)
+			return JOBS_LOCAL;
+	return connections && connections < JOBS_MAX ? connections : JOBS_SERVER;
 }
 
 int open_store(const struct options *options, const struct place *place,

@@ -22,6 +22,10 @@ int open_place(const char *text, enum wanted wanted, struct place *place);
 /* What the options say of stores; the verb takes them (see STORE in table.c). */
 void open_options(const struct options *options, struct store_open_options *how);
 
+/* What --jobs says, or what is good for such a place: as many requests as there are
+ * connections where each takes a round trip. */
+unsigned int open_jobs(const struct options *options, const struct place *place);
+
 /* The store of a volume's place. */
 int open_store(const struct options *options, const struct place *place,
 	       bool create, struct store **store);

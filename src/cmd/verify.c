@@ -65,7 +65,7 @@ static int run(const struct options *options, const struct place *place,
 	struct verify_options verify = {
 		.snapshot = place->snapshot,
 		.metadata_only = option_flag(options, "metadata-only"),
-		.jobs = (unsigned int)option_number(options, "jobs"),
+		.jobs = open_jobs(options, place),
 		.progress = show_progress, .fault = note_fault,
 		.context = &faults,
 	};

@@ -213,7 +213,8 @@ class Sources(World):
         return entry['value'], entry['source']
 
     def test_the_environment_comes_before_the_file_before_the_default(self):
-        self.assertEqual(self.shown('jobs'), ('8', 'default'))
+        self.assertEqual(self.shown('max-clients'), ('2048', 'default'))
+        self.assertEqual(self.shown('jobs'), (None, 'none'))
         self.write('# mine\n\n jobs = 3  # three\nquiet=yes\ndescription = "a # b"\n')
         self.assertEqual(self.shown('jobs'), ('3', self.file))
         self.assertEqual(self.shown('quiet'), ('yes', self.file))
