@@ -300,8 +300,7 @@ static int open_profile(struct search *search, struct profiles **profiles,
 	if (profile_exists(*profiles, *profile))
 		return 0;
 	/* One that was asked for must be there; "default" need not. */
-	error = given || environment("AWS_PROFILE") || environment("AWS_DEFAULT_PROFILE") ?
-		-ENOKEY : -ENODATA;
+	error = given || environment("AWS_PROFILE") ? -ENOKEY : -ENODATA;
 	search_fails(search, error, "there is no profile %s in %s%s or %s%s", *profile,
 		     profiles_path(*profiles, PROFILE_CREDENTIALS),
 		     not_there(*profiles, PROFILE_CREDENTIALS),

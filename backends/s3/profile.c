@@ -360,8 +360,6 @@ const char *profile_chosen(const char *given)
 {
 	if (!given)
 		given = environment("AWS_PROFILE");
-	if (!given)
-		given = environment("AWS_DEFAULT_PROFILE");
 	return given ? given : "default";
 }
 

@@ -22,7 +22,7 @@ bool profiles_has_file(const struct profiles *profiles, enum profile_file file);
 bool profiles_is_open_to_others(const struct profiles *profiles,
 				enum profile_file file);
 
-/* @given, else AWS_PROFILE, AWS_DEFAULT_PROFILE, "default". */
+/* @given, else AWS_PROFILE, "default". */
 const char *profile_chosen(const char *given);
 bool profile_exists(const struct profiles *profiles, const char *profile);
 /* What a profile says of @name ("region", "s3.addressing_style" for one that is
