@@ -69,7 +69,7 @@ static int64_t due_of(const struct s3_keys *keys, int64_t skew)
 	return end - before > now ? end - before : now + 1;
 }
 
-/* ---- looking ---------------------------------------------------------------------------- */
+/* ---- looking -------------------------------------------------------------- */
 
 /* What a link answers must be good for something. */
 static int ask(struct search *search, search_link *find, struct s3_keys *keys)
@@ -133,7 +133,7 @@ static int find_first(struct s3_credentials *credentials)
 	return error;
 }
 
-/* ---- renewing ----------------------------------------------------------------------------- */
+/* ---- renewing ------------------------------------------------------------- */
 
 static void take(struct s3_credentials *credentials, struct s3_keys *keys)
 {
@@ -237,7 +237,7 @@ static int thread_start(struct s3_credentials *credentials)
 	return -error;
 }
 
-/* ---- for whoever signs ------------------------------------------------------------------------ */
+/* ---- for whoever signs ---------------------------------------------------- */
 
 static char *copy_of(const char *text, bool *short_of_memory)
 {

@@ -56,7 +56,7 @@ void s3_credentials_trouble(struct s3_credentials *credentials, char *text,
  * ~/.aws/credentials", "instance metadata". */
 const char *s3_credentials_source(const struct s3_credentials *credentials);
 
-/* ---- ~/.aws/config and ~/.aws/credentials, for whoever wants a setting ------- */
+/* ---- ~/.aws/config and ~/.aws/credentials, for whoever wants a setting ---- */
 
 /* What [profile NAME] says of @name ("region", "endpoint_url", "ca_bundle",
  * "s3.addressing_style" for a nested one; "services" sections are followed for

@@ -16,7 +16,7 @@
 
 #define ROLES_MAX 5	/* one assumed with the keys of another, and so on */
 
-/* ---- the environment ------------------------------------------------------------------ */
+/* ---- the environment ------------------------------------------------------ */
 
 int find_in_environment(struct search *search, struct s3_keys *keys)
 {
@@ -99,7 +99,7 @@ int find_by_web_identity(struct search *search, struct s3_keys *keys)
 	return error;
 }
 
-/* ---- a profile ------------------------------------------------------------------------- */
+/* ---- a profile ------------------------------------------------------------ */
 
 static int keys_of_profile(struct search *search, const struct profiles *profiles,
 			   const char *profile, unsigned int roles,

@@ -63,7 +63,7 @@ int keys_fill(struct search *search, struct s3_keys *keys, const char *whose,
 	return error;
 }
 
-/* ---- JSON ------------------------------------------------------------------------- */
+/* ---- JSON ----------------------------------------------------------------- */
 
 static const char *member(const json_t *object, const char *name)
 {
@@ -125,7 +125,7 @@ int keys_from_json(struct search *search, struct s3_keys *keys, const char *whos
 	return error;
 }
 
-/* ---- files -------------------------------------------------------------------------- */
+/* ---- files ---------------------------------------------------------------- */
 
 int secret_file_read(struct search *search, const char *path, char **text)
 {

@@ -69,7 +69,7 @@ static void wipe(char *text)
 	free(text);
 }
 
-/* ---- containers ----------------------------------------------------------------------- */
+/* ---- containers ----------------------------------------------------------- */
 
 /* Over plain http only to where no stranger can listen. */
 static bool is_near(const char *url)
@@ -160,7 +160,7 @@ int find_in_container(struct search *search, struct s3_keys *keys)
 	return error;
 }
 
-/* ---- instances -------------------------------------------------------------------------- */
+/* ---- instances ------------------------------------------------------------ */
 
 static int instance_endpoint(struct search *search, char base[BASE_MAX])
 {

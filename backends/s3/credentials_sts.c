@@ -29,7 +29,7 @@ struct call {
 	char host[URL_MAX], path[URL_MAX];
 };
 
-/* ---- the form ---------------------------------------------------------------------- */
+/* ---- the form ------------------------------------------------------------- */
 
 /* Adds NAME=VALUE; NULL: not given. */
 static int form_add(struct call *call, const char *name, const char *value)
@@ -81,7 +81,7 @@ static void form_end(struct call *call)
 	free(call->form);
 }
 
-/* ---- where it goes ------------------------------------------------------------------ */
+/* ---- where it goes -------------------------------------------------------- */
 
 /* "https://HOST[:PORT][/PATH]", or Amazon's own of the region. */
 static int call_address(struct call *call)
@@ -130,7 +130,7 @@ static int call_sign(struct call *call, struct http_request *request, int64_t sk
 	return error;
 }
 
-/* ---- the reply ------------------------------------------------------------------------ */
+/* ---- the reply ------------------------------------------------------------ */
 
 static int text_of(const struct call *call, const struct http_request *request,
 		   const char *element, char *value, size_t room)

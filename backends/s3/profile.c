@@ -54,7 +54,7 @@ const char *environment(const char *name)
 	return value && value[0] ? value : NULL;
 }
 
-/* ---- files -------------------------------------------------------------------------- */
+/* ---- files ---------------------------------------------------------------- */
 
 static const char *home_folder(void)
 {
@@ -128,7 +128,7 @@ static int file_read(struct one_file *file, char *why, size_t room)
 	return 0;
 }
 
-/* ---- lines --------------------------------------------------------------------------- */
+/* ---- lines ---------------------------------------------------------------- */
 
 struct reading {
 	struct profiles *profiles;
@@ -339,7 +339,7 @@ void profiles_free(struct profiles *profiles)
 	free(profiles);
 }
 
-/* ---- what they say ---------------------------------------------------------------------- */
+/* ---- what they say -------------------------------------------------------- */
 
 const char *profiles_path(const struct profiles *profiles, enum profile_file file)
 {

@@ -35,7 +35,7 @@ struct moment {
 	char scope[SCOPE_MAX];
 };
 
-/* ---- hashes ------------------------------------------------------------------- */
+/* ---- hashes --------------------------------------------------------------- */
 
 static void to_hex(const unsigned char *bytes, char hex[S3_HASH_SIZE])
 {
@@ -93,7 +93,7 @@ static int hmac(const void *key, size_t key_count, const char *text,
 		    strlen(text), mac, NULL) ? 0 : -ENOMEM;
 }
 
-/* ---- the signing key ------------------------------------------------------------ */
+/* ---- the signing key ------------------------------------------------------ */
 
 struct s3_signing_key *s3_signing_key_new(void)
 {
@@ -180,7 +180,7 @@ static int signature_make(struct s3_signing_key *key, const struct s3_keys *keys
 	return error;
 }
 
-/* ---- the canonical query ---------------------------------------------------------- */
+/* ---- the canonical query -------------------------------------------------- */
 
 static bool is_plain(unsigned char c)
 {
@@ -300,7 +300,7 @@ out:
 	return error;
 }
 
-/* ---- the canonical headers ---------------------------------------------------------- */
+/* ---- the canonical headers ------------------------------------------------ */
 
 struct header {
 	const char *name, *value;
@@ -436,7 +436,7 @@ static char *names_of(const struct header *all, size_t nr)
 	return text;
 }
 
-/* ---- signing ------------------------------------------------------------------------- */
+/* ---- signing -------------------------------------------------------------- */
 
 struct canonical {
 	const char *method, *host, *path, *query, *payload_hash;

@@ -20,7 +20,7 @@
 
 #define DOCUMENT_MAX	(4u << 20)	/* bytes: 1,000 keys of 1,024 bytes, encoded */
 
-/* ---- documents ------------------------------------------------------------------ */
+/* ---- documents ------------------------------------------------------------ */
 
 static void refuse_document_type(void *context, const xmlChar *name,
 				 const xmlChar *public_id, const xmlChar *system_id)
@@ -122,7 +122,7 @@ static void copy_cut(const xmlNode *parent, const char *name, char *to, size_t r
 	free(text);
 }
 
-/* ---- values ------------------------------------------------------------------------ */
+/* ---- values --------------------------------------------------------------- */
 
 static int number_get(const xmlNode *parent, const char *name, uint64_t *number)
 {
@@ -259,7 +259,7 @@ static int key_get(const xmlNode *parent, const char *name, bool encoded, char *
 	return error;
 }
 
-/* ---- errors and small documents ------------------------------------------------------ */
+/* ---- errors and small documents ------------------------------------------- */
 
 bool s3_xml_error(const char *text, size_t count, struct s3_error *error)
 {
@@ -322,7 +322,7 @@ int s3_xml_text(const char *text, size_t count, const char *document,
 	return error;
 }
 
-/* ---- listings -------------------------------------------------------------------------- */
+/* ---- listings ------------------------------------------------------------- */
 
 /* Room for as many entries as @root has elements called @name or @other. */
 static int listing_room(struct store_listing *listing, const xmlNode *root,
@@ -476,7 +476,7 @@ int s3_xml_uploads(const char *text, size_t count, struct store_listing *listing
 	return error;
 }
 
-/* ---- DeleteObjects ----------------------------------------------------------------------- */
+/* ---- DeleteObjects -------------------------------------------------------- */
 
 int s3_xml_deleted(const char *text, size_t count, char *key, size_t room,
 		   struct s3_error *error)
