@@ -139,12 +139,15 @@ class Whole(RescueWorld):
         self.objmap('clone', self.place('v') + '@monday', self.place('c'))
         third = bytearray(first)
         third[7 * 64 * K:7 * 64 * K + 4] = b'mine'
-        self.copy(third, 'c', '--overwrite')
+        self.write('c', 7 * 64 * K, b'mine')
         self.objmap('snapshot', 'create', self.place('c'), 'a b')
         self.objmap('clone', self.place('c') + '@a b', self.place('d'))
         fourth = bytearray(third)
-        fourth[-1] ^= 255
-        self.copy(fourth, 'd', '--overwrite')
+        fourth[-4:] = b'tail'
+        self.write('d', len(fourth) - 4, b'tail')
+        # What was not written lies under the parents' prefixes.
+        for name in 'cd':
+            self.assertEqual(len(self.s3.keys(self.bucket, name + '/chunk/')), 1)
         for name, snapshot, image in (('v', '', second), ('v', '@monday', first),
                                       ('c', '', third), ('c', '@a b', third),
                                       ('d', '', fourth)):
