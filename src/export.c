@@ -146,7 +146,7 @@ int export_open(const struct place *place, const char *name,
 				     options->description : place->text);
 	if (!export->name || !export->description)
 		goto out;
-	error = place_parse(place->text, 0, &export->place);
+	error = place_copy(place, &export->place);
 	if (error)
 		goto out;
 	export->read_only = options->read_only || export->place.snapshot;

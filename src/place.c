@@ -12,6 +12,7 @@
 #include "src/place.h"
 #include "src/place_nbd.h"
 #include "src/place_s3.h"
+#include "src/place_url.h"
 #include "src/units.h"
 
 #ifdef HAVE_LIBNBD
@@ -45,8 +46,8 @@ static const struct scheme schemes[] = {
 	{ "pattern", false, true, no_params, true },
 	{ "s3", true, true, place_s3_params, .has_bucket = true },
 	{ "s3+object", false, true, place_object_params, .has_bucket = true },
-	{ "http", false, false, no_params },
-	{ "https", false, false, no_params },
+	{ "http", false, true, no_params },
+	{ "https", false, true, no_params },
 	/* What does not belong to one of them is told in place_nbd.c. */
 	{ "nbd", false, NBD_IS_BUILT, nbd_params },
 	{ "nbds", false, NBD_IS_BUILT, nbd_params },
@@ -74,6 +75,32 @@ const char *place_param(const struct place *place, const char *name)
 		if (strcmp(place->params[i].name, name) == 0)
 			return place->params[i].value;
 	return NULL;
+}
+
+int place_copy(const struct place *from, struct place *to)
+{
+	memset(to, 0, sizeof(*to));
+	to->text = strdup(from->text);
+	to->base = strdup(from->base);
+	to->scheme = strdup(from->scheme);
+	to->bucket = from->bucket ? strdup(from->bucket) : NULL;
+	to->path = strdup(from->path);
+	to->snapshot = from->snapshot ? strdup(from->snapshot) : NULL;
+	to->is_volume = from->is_volume;
+	for (unsigned int i = 0; i < from->nr_params; i++) {
+		struct place_param *param = &to->params[to->nr_params++];
+
+		param->name = strdup(from->params[i].name);
+		param->value = strdup(from->params[i].value);
+		if (!param->name || !param->value)
+			goto out;
+	}
+	if (to->text && to->base && to->scheme && to->path &&
+	    !to->bucket == !from->bucket && !to->snapshot == !from->snapshot)
+		return 0;
+out:
+	place_free(to);
+	return -ENOMEM;
 }
 
 void place_free(struct place *place)
@@ -443,7 +470,11 @@ int place_parse(const char *text, unsigned int accept, struct place *place)
 	place->text = strdup(text);
 	place->scheme = strdup(scheme->name);
 	place->is_volume = scheme->is_volume;
-	error = place->text && place->scheme ? read_rest(place, scheme) : -ENOMEM;
+	if (!place->text || !place->scheme)
+		error = -ENOMEM;
+	else
+		error = place_is_url(place) ? place_read_url(place) :
+					      read_rest(place, scheme);
 	if (!error && scheme->is_size)
 		error = check_size(place);
 	if (!error && strcmp(scheme->name, "s3") == 0)

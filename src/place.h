@@ -26,7 +26,7 @@ struct place {
 	char *scheme;		/* "dir" */
 	char *bucket;		/* s3: only */
 	char *path;		/* what follows the scheme or bucket, %-decoded,
-				 * without @SNAPSHOT */
+				 * without @SNAPSHOT; http, https: the whole URL */
 	char *snapshot;		/* NULL: none */
 	unsigned int nr_params;
 	struct place_param params[PLACE_PARAMS_MAX];
@@ -43,6 +43,7 @@ enum place_accept {
  * suggested), a known one that this build has not, a name or parameter that cannot
  * be, a bare path where none is accepted (with "file:PATH" suggested). */
 int place_parse(const char *text, unsigned int accept, struct place *place);
+int place_copy(const struct place *from, struct place *to);	/* 0 or -ENOMEM */
 void place_free(struct place *place);
 /* NULL when it was not given. */
 const char *place_param(const struct place *place, const char *name);
@@ -105,6 +106,8 @@ int memory_open(uint64_t size, struct stage **stage);
 int null_open(uint64_t size, struct stage **stage);
 int pattern_open(uint64_t size, struct stage **stage);
 int file_open(const char *path, const struct device_options *options,
+	      struct stage **stage);
+int http_open(const struct place *place, const struct device_options *options,
 	      struct stage **stage);
 int s3_object_open(const char *place, const char *bucket, const char *key,
 		   const char *version, const struct s3_options *s3,

@@ -9,6 +9,7 @@
 #include "src/place.h"
 #include "src/place_nbd.h"
 #include "src/place_s3.h"
+#include "src/place_url.h"
 #include "src/units.h"
 
 /* dir:PATH?network=yes: locks of a network file system are good enough. */
@@ -127,6 +128,8 @@ int place_open_device(const struct place *place,
 		return nbd_remote_open(place, options, stage);
 	if (strcmp(place->scheme, "s3+object") == 0)
 		return open_object(place, options, stage);
+	if (place_is_url(place))
+		return http_open(place, options, stage);
 	error = size_parse(place->path, &size);	/* place_parse() has looked */
 	if (error)
 		return error;

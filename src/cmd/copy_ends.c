@@ -46,10 +46,7 @@ int source_open(const struct options *options, const char *text,
 		struct copy_end *source)
 {
 	struct export_options how = { .read_only = true };
-	struct device_options device = {
-		.read_only = true,
-		.retry_for = option_time(options, "retry-for"),
-	};
+	struct device_options device;
 	int error;
 
 	memset(source, 0, sizeof(*source));
@@ -64,6 +61,8 @@ int source_open(const struct options *options, const char *text,
 		return error;
 	if (source->place.is_volume)
 		return open_export(options, source, &how);
+	open_device_options(options, &device);
+	device.read_only = true;
 	error = place_open_device(&source->place, &device, &source->stage);
 	if (!error)
 		source->size = stage_size(source->stage);
@@ -176,11 +175,10 @@ static int open_file(const struct options *options, const struct copy_end *sourc
 static int open_device(const struct options *options, const struct copy_end *source,
 		       struct copy_end *target)
 {
-	struct device_options device = {
-		.retry_for = option_time(options, "retry-for"),
-	};
+	struct device_options device;
 	int error;
 
+	open_device_options(options, &device);
 	if (is_plain_file(target))
 		error = open_file(options, source, target);
 	else if (place_is_nbd(&target->place) && !option_flag(options, "overwrite") &&

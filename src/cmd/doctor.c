@@ -299,15 +299,14 @@ static void look_at_store(const struct options *options,
 static void look_at_device(const struct options *options,
 			   struct findings *findings, const struct place *place)
 {
-	struct device_options device = {
-		.read_only = true,
-		.retry_for = option_time(options, "retry-for"),
-	};
+	struct device_options device;
 	char size[UNITS_TEXT], why[512];
 	struct stage *stage;
 	int error;
 
 	log_capture(why, sizeof(why));
+	open_device_options(options, &device);
+	device.read_only = true;
 	error = place_open_device(place, &device, &stage);
 	log_capture(NULL, 0);
 	if (error) {

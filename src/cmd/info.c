@@ -290,14 +290,13 @@ static int device_print(const struct options *options, const struct place *place
 
 static int device_info(const struct options *options, const struct place *place)
 {
-	struct device_options device = {
-		.read_only = true,
-		.retry_for = option_time(options, "retry-for"),
-	};
+	struct device_options device;
 	struct picture picture = { 0 };
 	struct stage *stage;
 	int error, status;
 
+	open_device_options(options, &device);
+	device.read_only = true;
 	error = place_open_device(place, &device, &stage);
 	if (error)
 		return exit_status(error);

@@ -87,6 +87,14 @@ unsigned int open_jobs(const struct options *options, const struct place *place)
 	return connections && connections < JOBS_MAX ? connections : JOBS_SERVER;
 }
 
+void open_device_options(const struct options *options, struct device_options *how)
+{
+	struct store_open_options store;
+
+	open_options(options, &store);
+	*how = (struct device_options){ .retry_for = store.retry_for, .s3 = store.s3 };
+}
+
 int open_store(const struct options *options, const struct place *place,
 	       bool create, struct store **store)
 {

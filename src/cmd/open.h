@@ -21,6 +21,8 @@ int open_place(const char *text, enum wanted wanted, struct place *place);
 
 /* What the options say of stores; the verb takes them (see STORE in table.c). */
 void open_options(const struct options *options, struct store_open_options *how);
+/* The same for a plain device. */
+void open_device_options(const struct options *options, struct device_options *how);
 
 /* What --jobs says, or what is good for such a place: as many requests as there are
  * connections where each takes a round trip. */

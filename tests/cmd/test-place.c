@@ -281,3 +281,50 @@ Test(nearest, one_slip_is_understood_and_another_word_is_not_guessed)
 	cr_expect_null(nearest_word("", words));
 	cr_expect_null(nearest_word("a word that is far longer than any that we know of", words));
 }
+
+Test(place, a_URL_is_taken_whole_and_shown_without_what_may_be_a_key)
+{
+	static const struct {
+		const char *text, *path, *shown, *base;
+	} cases[] = {
+		{ "http://h/a%20b@c", "http://h/a%20b@c", "http://h/a%20b@c",
+		  "http://h/a%20b@c" },
+		{ "https://h:8443/a@n?sig=%2F&x@y", "https://h:8443/a@n?sig=%2F&x@y",
+		  "https://h:8443/a@n?...", "https://h:8443/a@n" },
+	};
+	struct place place, copy;
+
+	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cr_assert_eq(parse(cases[i].text, &place), 0, "%s", said);
+		cr_assert_eq(place_copy(&place, &copy), 0);
+		place_free(&place);
+		cr_expect_str_eq(copy.path, cases[i].path);
+		cr_expect_str_eq(copy.text, cases[i].shown);
+		cr_expect_str_eq(copy.base, cases[i].base);
+		cr_expect_null(copy.snapshot);
+		cr_expect_not(copy.is_volume);
+		place_free(&copy);
+	}
+}
+
+Test(place, a_URL_that_cannot_be_is_told_without_a_password)
+{
+	static const struct {
+		const char *text, *says;
+	} cases[] = {
+		{ "http://me:hunter2@h/a", "user and password" },
+		{ "https://me@h/a", "user and password" },
+		{ "http:/h/a", "http://HOST/PATH" },
+		{ "http:", "http://HOST/PATH" },
+		{ "http:///a", "no host" },
+		{ "http://?a", "no host" },
+		{ "http://h/a b", "no spaces" },
+	};
+	struct place place;
+
+	for (unsigned int i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cr_assert_eq(parse(cases[i].text, &place), -EINVAL, "%s", cases[i].text);
+		cr_expect(strstr(said, cases[i].says), "%s: %s", cases[i].text, said);
+		cr_expect_null(strstr(said, "hunter2"));
+	}
+}

@@ -244,9 +244,9 @@ class BadInput(World):
                 (self.place + '?size=1M', "takes no 'size'"),
                 (self.place + '?netwrok=yes', "did you mean 'network'?"),
                 ('dir:%zz', 'two hexadecimal digits'),
-                ('s3://bucket/x', 'not in this build'),
-                ('https://x/y', 'not in this build'),
-                ('nbd+unix:///?socket=x', 'not in this build'),
+                ('s3://B/x', 'bucket'),
+                ('https://u:p@x/y', 'user and password'),
+                ('nbd+unix:///?sockte=x', "did you mean 'socket'?"),
                 ('memory:lots', 'a size such as'),
                 ('pattern:0', 'a size such as'),
                 ('', 'a place is empty')):

@@ -110,23 +110,43 @@ bool visit_header(const struct visit *visit, const char *name, char *value, size
 
 /* ---- one connection ----------------------------------------------------------- */
 
-/* A byte at a time is slow, and leaves the body where it is. */
+/* Takes from the connection what belongs to the head and no more: as much as there
+ * is at once, but through TLS, where nothing can be looked at first. */
+static ssize_t read_some_head(struct visit *visit, size_t at)
+{
+	size_t room = sizeof(visit->head) - 1 - at, from = at > 3 ? at - 3 : 0;
+	const char *end;
+	ssize_t n;
+
+	if (visit->tls)
+		return visit_read(visit, visit->head + at, room ? 1 : 0);
+	n = recv(visit->fd, visit->head + at, room, MSG_PEEK);
+	if (n <= 0)
+		return n;
+	visit->head[at + (size_t)n] = 0;
+	end = strstr(visit->head + from, "\r\n\r\n");
+	if (end)
+		n = end + 4 - (visit->head + at);
+	return recv(visit->fd, visit->head + at, (size_t)n, 0);
+}
+
 static bool read_head(struct visit *visit)
 {
-	size_t at = 0;
 	char value[32];
+	size_t at = 0;
+	ssize_t n;
 
-	while (at < sizeof(visit->head) - 1) {
-		if (visit_read(visit, visit->head + at, 1) != 1)
+	do {
+		n = read_some_head(visit, at);
+		if (n <= 0)
 			return false;
-		visit->head[++at] = 0;
+		at += (size_t)n;
+		visit->head[at] = 0;
 		if (visit->head[0] == 0x16) {	/* TLS, as real servers say to it */
 			visit_say(visit, "HTTP/1.1 400 Bad Request\r\n\r\n");
 			return false;
 		}
-		if (at >= 4 && !memcmp(visit->head + at - 4, "\r\n\r\n", 4))
-			break;
-	}
+	} while (at < 4 || memcmp(visit->head + at - 4, "\r\n\r\n", 4) != 0);
 	if (sscanf(visit->head, "%15s %1023s", visit->method, visit->target) != 2)
 		return false;
 	visit->length = visit_header(visit, "Content-Length", value, sizeof(value)) ?

@@ -36,6 +36,8 @@ struct server_options {
 };
 
 struct server *server_start(const struct server_options *options);
+/* One that has ranges of what pattern:*SIZE holds, at any path. */
+struct server *server_start_pattern(uint64_t *size);
 void server_stop(struct server *server);
 void *server_context(const struct server *server);
 unsigned int server_port(const struct server *server);

@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "src/place.h"
 #include "src/volume/volume.h"
+#include "tests/http/server.h"
 #include "tests/stage/contract.h"
 #include "tests/stage/fault_stage.h"
 #include "tests/store/given.h"
@@ -263,6 +265,28 @@ static int open_remote_plain(const char *folder, struct stage **stage)
 }
 #endif
 
+/* One server for all runs; it ends with the test. */
+static int open_web(const char *folder, struct stage **stage)
+{
+	static const struct device_options options = { .read_only = true };
+	static uint64_t size = ODD_SIZE;
+	static struct server *server;
+	struct place place;
+	char *url;
+	int error;
+
+	if (!server)
+		server = server_start_pattern(&size);
+	url = server_url(server, "/pattern?of=64%20bits@once");
+	error = place_parse(url, 0, &place);
+	free(url);
+	if (error)
+		return error;
+	error = place_open_device(&place, &options, stage);
+	place_free(&place);
+	return error ? error : arbitrary_open(*stage, stage);
+}
+
 static const struct pipeline pipelines[] = {
 	{ "memory", open_memory },
 	{ "null", open_null, FORGETS },
@@ -278,6 +302,7 @@ static const struct pipeline pipelines[] = {
 	{ "arbitrary over one part of a chunk", open_tiny },
 	{ "volume in memory", open_volume_mem },
 	{ "volume in a directory", open_volume_dir },
+	{ "file on a web server", open_web, IS_PATTERN },
 #ifdef HAVE_LIBNBD
 	{ "remote", open_remote },
 	{ "remote with blocks", open_remote_blocks },
