@@ -37,6 +37,7 @@ struct probe {
 	unsigned int nr_open;		/* questions without an answer */
 	enum store_outcome verdict;
 	int error;
+	const struct store_reply *why;	/* whose words go with @error, or NULL */
 };
 
 /* Another text, that looks like this one: the last letter or digit is another. */
@@ -100,6 +101,9 @@ static void probe_end(struct probe *probe)
 	enum store_outcome verdict = probe->verdict;
 
 	asked->reply.error = probe->error;
+	if (probe->why)
+		memcpy(asked->reply.message, probe->why->message,
+		       sizeof(asked->reply.message));
 	pthread_mutex_destroy(&probe->lock);
 	free(probe);
 	store_complete(asked, verdict);
@@ -135,6 +139,7 @@ static void probe_judge(struct probe *probe, enum question question,
 	} else if (outcome != STORE_REFUSED && probe->verdict == STORE_DONE) {
 		probe->verdict = STORE_FAILED;
 		probe->error = error ? error : -EIO;
+		probe->why = &probe->requests[question].reply;
 	}
 }
 
@@ -165,6 +170,7 @@ static void probe_answer(struct store_request *request, enum store_outcome outco
 	} else if (question == Q_PUT) {
 		probe->verdict = STORE_FAILED;
 		probe->error = request->reply.error ? request->reply.error : -EIO;
+		probe->why = &request->reply;
 	} else {
 		probe_judge(probe, question, outcome);
 	}

@@ -274,6 +274,21 @@ static bool is_minio(const struct s3_call *call)
 	return server && strncmp(server, "MinIO", 5) == 0;
 }
 
+/* Whether the page says to go on from where it began. */
+static bool goes_nowhere(const struct s3_op *op, const struct store_listing *page)
+{
+	struct query *query = calloc(1, sizeof(*query));
+	bool nowhere;
+
+	if (!query)
+		return true;
+	query_add(query, "key-marker", page->next_key, "");
+	query_add(query, "upload-id-marker", page->next_upload ? page->next_upload : "", "");
+	nowhere = query->too_long || strstr(op->query, query->text);
+	free(query);
+	return nowhere;
+}
+
 /* Takes one page in; returns whether the next one was asked for. */
 static bool take_page(struct s3_op *op, struct store_listing *page)
 {
@@ -288,6 +303,11 @@ static bool take_page(struct s3_op *op, struct store_listing *page)
 
 	op->found = (struct store_listing){ 0 };
 	keep_ours(op, page);
+	if (page->more && goes_nowhere(op, page)) {
+		store_listing_free(&found);
+		s3_call_is_wrong(&op->call, "a page that is followed by itself");
+		return false;
+	}
 	if (join_listings(&found, page) < 0) {
 		store_listing_free(&found);
 		s3_call_is_wrong(&op->call, strerror(ENOMEM));

@@ -175,7 +175,7 @@ const char *store_request_name(const struct store_request *request, char *text,
 
 /* ---- trouble: what is being retried, told to people ------------------------- */
 
-static const char *reason(const struct store_reply *reply)
+const char *store_reply_reason(const struct store_reply *reply)
 {
 	return reply->message[0] ? reply->message : strerror(-reply->error);
 }
@@ -197,7 +197,7 @@ static bool trouble_note(struct store_retry *retry, struct store_request *reques
 	retry->trouble.attempts++;
 	snprintf(retry->trouble.reason, sizeof(retry->trouble.reason), "%.80s: %.170s",
 		 store_request_name(request, name, sizeof(name)),
-		 reason(&request->reply));
+		 store_reply_reason(&request->reply));
 	/* A store that stumbles now and then would fill the log. */
 	if (retry->announced ||
 	    (retry->last_announced && now - retry->last_announced < LOG_INTERVAL))
@@ -207,8 +207,9 @@ static bool trouble_note(struct store_retry *retry, struct store_request *reques
 	return true;
 }
 
-/* Takes a completing request out of the trouble it was in. */
-static void trouble_end(struct store *store, struct store_request *request)
+/* Takes a completing request out of the trouble it was in; who gives up has told it. */
+static void trouble_end(struct store *store, struct store_request *request,
+			enum store_outcome outcome)
 {
 	struct store_retry *retry = store->retry;
 	char time[UNITS_TEXT];
@@ -219,7 +220,8 @@ static void trouble_end(struct store *store, struct store_request *request)
 	request->retried = false;
 	pthread_mutex_lock(&retry->lock);
 	if (--retry->nr_retried == 0) {
-		if (retry->announced && !retry->closing)
+		if (retry->announced && !retry->closing && outcome != STORE_FAILED &&
+		    outcome != STORE_UNKNOWN)
 			since = retry->trouble.since;
 		retry->trouble.reason[0] = 0;
 	}
@@ -264,7 +266,7 @@ static void finish(struct store *store, struct store_request *request,
 {
 	struct store_counters *counters = &store->counters;
 
-	trouble_end(store, request);
+	trouble_end(store, request, outcome);
 	if (request->kept) {
 		store->ops->forget(store, request);
 		request->kept = NULL;
@@ -310,7 +312,7 @@ static void give_up(struct store *store, struct store_request *request, int why)
 		log_error("%s: %s: given up after %s: %s", store->place,
 			  store_request_name(request, name, sizeof(name)),
 			  time_format(clock_now() - request->started, time),
-			  reason(&request->reply));
+			  store_reply_reason(&request->reply));
 	}
 	finish(store, request, given_up(request));
 }

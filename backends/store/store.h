@@ -248,6 +248,9 @@ const char *store_request_name(const struct store_request *request, char *text,
 
 void store_trouble(struct store *store, struct store_trouble *trouble);
 
+/* Why, for people: what the store says, or else what errno says. */
+const char *store_reply_reason(const struct store_reply *reply);
+
 /* ---- synchronous forms --------------------------------------------------- */
 
 /* Each submits @request (op and done are set here) and waits.  The names say

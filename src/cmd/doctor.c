@@ -212,7 +212,7 @@ static void look_at_probe(struct findings *findings, struct store *store)
 	else
 		note_place(findings, "conditional puts", false,
 			   "make the place writable",
-			   request.reply.error ? strerror(-request.reply.error)
+			   request.reply.error ? store_reply_reason(&request.reply)
 					       : "no answer");
 }
 

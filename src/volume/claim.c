@@ -250,7 +250,7 @@ int claim_probe(struct store *store, bool exclusive_word, bool *exclusive)
 			  store->place);
 	else
 		log_error("%s: cannot probe the store for conditional puts: %s",
-			  store->place, strerror(-error));
+			  store->place, store_reply_reason(&request.reply));
 	return error;
 }
 

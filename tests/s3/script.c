@@ -9,7 +9,7 @@
 #include "tests/s3/script.h"
 
 #define LINES_MAX    64
-#define REQUESTS_MAX 512
+#define REQUESTS_MAX 8192
 
 struct script {
 	const struct line *lines;
@@ -30,7 +30,7 @@ static bool begins(const char *text, const char *with)
 /* The lock is held. */
 static void record(struct script *script, const struct visit *visit)
 {
-	if (script->nr_requests == REQUESTS_MAX)
+	if (script->nr_requests >= REQUESTS_MAX)
 		abort();
 	script->heads[script->nr_requests] = strdup(visit->head);
 	script->bodies[script->nr_requests++] = strdup(visit->body ? visit->body : "");

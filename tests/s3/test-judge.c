@@ -289,6 +289,31 @@ Test(judge, a_stranger_s_certificate_is_for_good)
 	script_stop(script);
 }
 
+Test(judge, a_refusal_of_what_was_sent_twice_is_unknown)
+{
+	struct line lines[] = {
+		{ "GET /b/first", "200 OK", OBJECT, "1", 0, 0 },
+		{ "PUT /b/k", NULL, NULL, NULL, 1, 0 },
+		{ "PUT /b/k", "412 Precondition Failed", S3_HEADERS,
+		  XML_ERROR("PreconditionFailed"), 0, 0 },
+		{ 0 },
+	};
+	struct script *script = script_start(lines, false);
+	struct s3_client *client;
+	struct s3_call call;
+
+	script_environment();
+	client = script_client(script);
+	/* Makes the connection that the put then finds dead. */
+	ask(client, &call, "GET", "first", NULL, NULL);
+	s3_call_free(&call);
+	ask(client, &call, "PUT", "k", "If-None-Match", "*");
+	cr_assert_eq(call.outcome, STORE_UNKNOWN, "%s", call.message);
+	s3_call_free(&call);
+	s3_client_close(client);
+	script_stop(script);
+}
+
 /* ---- asking again at once ----------------------------------------------------------------- */
 
 Test(judge, a_wrong_clock_is_put_right_at_once_and_for_later_calls)

@@ -355,6 +355,25 @@ Test(s3_store, minio_s_uploads_are_found_among_all_of_the_bucket_s)
 	script_stop(script);
 }
 
+Test(s3_store, pages_of_uploads_that_go_in_a_circle_end)
+{
+	struct line lines[] = {
+		{ UPLOADS_QUERY, "200 OK", NULL,
+		  UPLOADS("<IsTruncated>true</IsTruncated><NextKeyMarker>p/1</NextKeyMarker>"
+			  "<NextUploadIdMarker>a</NextUploadIdMarker>"), 0, 0 },
+		{ 0 },
+	};
+	struct script *script = script_start(lines, false);
+	struct store *store = script_store(script, NULL);
+	struct store_request request;
+
+	cr_assert_eq(list(store, STORE_LIST_UPLOADS, "", NULL, &request), STORE_FAILED);
+	cr_assert_eq(request.reply.listing.nr_entries, 0);
+	cr_assert_eq(script_count(script, "GET"), 2);
+	store_close(store);
+	script_stop(script);
+}
+
 /* ---- delete ------------------------------------------------------------------------------------ */
 
 static enum store_outcome delete_two(const char *reply_body, struct script **script,
