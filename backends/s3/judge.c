@@ -145,7 +145,7 @@ static void judge_not_sent(struct s3_call *call)
 		break;
 	case ENOENT:		/* no such host; ENOENT would be absence */
 		error = -EHOSTUNREACH;
-		/* fall through */
+		__attribute__((fallthrough));
 	case EACCES:
 	case EPROTO:
 		if (!has_succeeded(call))
