@@ -643,6 +643,7 @@ class Container(Credentials):
             self.answer = lambda r: (status, text)
             self.refused(error=error, says=says)
 
+    @fixtures.long_test
     def test_one_that_hangs_is_given_up(self):
         stop = threading.Event()
         self.addCleanup(stop.set)
