@@ -54,6 +54,34 @@ class Recipes(world.MinioWorld):
         self.assertNotIn('Traceback', said)
         self.assert_clean()
 
+    def folder(self):
+        os.mkdir(self.path('files'))
+        with open(self.path('files/answer'), 'w') as f:
+            f.write('forty-two')
+        return self.path('files')
+
+    def test_ci_gives_a_job_its_disk_and_takes_it_down(self):
+        fixtures.require('fuse', 'mke2fs', 'debugfs')
+        env = {k: v for k, v in self.env.items() if not k.startswith('AWS_')}
+        said = self.recipe('ci.sh', self.folder(), env=dict(env, SIZE='64M'))
+        self.assertIn('answer', said)
+        self.assert_clean()
+
+    def test_ci_ends_as_its_job_does_on_a_given_server(self):
+        fixtures.require('fuse', 'mke2fs', 'debugfs')
+        said = self.recipe('ci.sh', self.folder(), 'sh', '-c',
+                           'debugfs -R "cat answer" "$OBJMAP_WHERE" 2>/dev/null; '
+                           'test "$OBJMAP_WHERE" = {} && exit 7', status=7,
+                           env=dict(self.env, BUCKET=self.bucket, SIZE='64M'))
+        self.assertIn('forty-two', said)
+        keys = list(self.s3.keys(self.bucket))
+        self.assertEqual([k.rsplit('/', 1)[1] for k in keys], ['head'])
+        self.assert_clean()
+
+    def test_ci_refuses_what_is_no_folder(self):
+        self.assertIn('no folder', self.recipe('ci.sh', '/etc/passwd', status=2))
+        self.assertIn('FOLDER', self.recipe('ci.sh', status=2))
+
 
 if __name__ == '__main__':
     fixtures.main()

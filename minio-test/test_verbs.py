@@ -12,6 +12,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'tests'))
 import fixtures  # noqa: E402
 import world  # noqa: E402
+from proxy import Proxy  # noqa: E402
 from fixtures import OBJMAP, require, wait_for, wait_gone  # noqa: E402
 
 MIB = 1 << 20
@@ -416,6 +417,44 @@ class Doctor(Verbs):
         found = self.found(self.vol, status=1,
                            env=dict(self.env, AWS_SECRET_ACCESS_KEY='wrong'))
         self.assertIn('ignature', found['bucket']['detail'])
+
+    def test_a_server_that_looks_at_no_condition_is_found_out_and_refused(self):
+        proxy = Proxy(self.endpoint, self.s3)
+        self.addCleanup(proxy.close)
+        proxy.harm('conditions-ignored')
+        bad = dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint)
+        found = self.found(self.vol, status=1, env=bad)
+        for what in ('PUT if-none-match', 'PUT if-match', 'PUT if-match, missing',
+                     'creators at once', 'swaps at once'):
+            self.assertFalse(found[what]['ok'], found[what])
+            self.assertIn('--exclusive', found[what]['remedy'])
+        for what in ('writing', 'ranges with metadata', 'list after delete'):
+            self.assertTrue(found[what]['ok'], found[what])
+        self.assertEqual(self.keys_of(), [])
+        p = self.objmap('create', self.vol, '--size', '1M', status=1, env=bad)
+        self.assertIn(b'--exclusive', p.stderr)
+        path, data = self.image()
+        self.objmap('copy', '-q', path, self.vol, status=1, env=bad)
+        self.assertEqual(self.keys_of(), [])
+        self.objmap('copy', '-q', path, self.vol, '--exclusive', env=bad)
+        where = 'nbd+unix:///?socket=' + self.path('sock')
+        p = self.objmap('mount', self.vol, where, status=1, env=bad)
+        self.assertIn(b'--exclusive', p.stderr)
+        self.objmap('mount', self.vol, where, '--exclusive', '--log', self.path('log'),
+                    env=bad)
+        self.pids.append(self.status(where)['pid'])
+        self.write(where, b'x' * 4096)
+        self.objmap('umount', where)
+        self.assertEqual(self.read(self.vol), b'x' * 4096 + data[4096:])
+
+    def test_ranges_without_metadata_are_found_out(self):
+        proxy = Proxy(self.endpoint, self.s3)
+        self.addCleanup(proxy.close)
+        proxy.harm('no-metadata')
+        found = self.found(self.vol, status=1,
+                           env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
+        self.assertFalse(found['ranges with metadata']['ok'])
+        self.assertTrue(found['PUT if-match']['ok'])
 
     def test_a_signal_ends_it_and_it_cleans_up(self):
         p = self.start(OBJMAP, 'doctor', self.vol, '--json', stdout=subprocess.PIPE)

@@ -11,14 +11,13 @@
 
 #include "backends/s3/xml.h"
 #include "src/clock.h"
-#include "src/cmd/doctor.h"
+#include "src/cmd/lab.h"
 #include "src/cmd/open.h"
 #include "src/log.h"
 #include "src/place_s3.h"
 #include "src/random.h"
 #include "src/units.h"
 
-#define KEYS_MAX    64u
 #define NR_RIVALS   8u			/* that put at once */
 #define SMALL	    4096u
 #define LARGE	    (1u << 20)
@@ -27,17 +26,6 @@
 #define NR_TIMES    9u			/* of which the median is told */
 #define SKEW_MAX    300			/* S3 refuses requests 15 minutes off */
 
-struct lab {
-	struct findings *findings;
-	struct s3_client *client;
-	const char *prefix;
-	uint64_t patience;		/* ns for each request */
-	char *keys[KEYS_MAX];		/* that may exist */
-	unsigned int nr_keys;
-	char why[320];			/* of the last request that was not done */
-	char tag[STORE_TAG_MAX];	/* of the last put or get that was */
-};
-
 static atomic_bool stop;
 
 static void on_signal(int signal)
@@ -45,147 +33,7 @@ static void on_signal(int signal)
 	atomic_store(&stop, true);
 }
 
-/* ---- one request --------------------------------------------------------------- */
-
-/* One more key to try things on, gone at the end. */
-static const char *lab_key(struct lab *lab)
-{
-	char name[VOLUME_KEY_MAX], *key;
-
-	key_probe(name, random_id());
-	if (lab->nr_keys == KEYS_MAX ||
-	    asprintf(&key, "%s/%s", lab->prefix, name) < 0)
-		return NULL;
-	lab->keys[lab->nr_keys++] = key;
-	return key;
-}
-
-struct header { const char *name, *value; };
-#define NO_HEADERS (const struct header[]){ { NULL, NULL } }
-#define HEADER(name, value) (const struct header[]){ { name, value }, { NULL, NULL } }
-
-static int call_fill(struct lab *lab, struct s3_call *call, const char *method,
-		     const char *key, const char *query, const struct header *headers)
-{
-	uint64_t now = clock_now();
-	int error = 0;
-
-	*call = (struct s3_call){
-		.method = method, .key = key, .query = query,
-		.writes_object = strcmp(method, "PUT") == 0,
-		.deadline = lab->patience > UINT64_MAX - now ? UINT64_MAX :
-			    now + lab->patience,
-	};
-	for (; headers->name && !error; headers++)
-		error = http_headers_add(&call->headers, headers->name, headers->value);
-	return error;
-}
-
-/* Sends @call and keeps why it was not done. */
-static enum store_outcome lab_send(struct lab *lab, struct s3_call *call)
-{
-	const char *tag;
-
-	s3_wait_retrying(lab->client, call, call->deadline, &stop);
-	lab->why[0] = 0;
-	if (call->outcome != STORE_DONE) {
-		snprintf(lab->why, sizeof(lab->why), "%s",
-			 call->outcome == STORE_REFUSED ? "refused" : call->message);
-		return call->outcome;
-	}
-	tag = http_headers_find(&call->http.reply, "ETag");
-	if (tag)
-		snprintf(lab->tag, sizeof(lab->tag), "%s", tag);
-	return STORE_DONE;
-}
-
-static enum store_outcome lab_put(struct lab *lab, const char *key, const void *data,
-				  size_t count, const struct header *headers)
-{
-	struct iovec iov = { (void *)(uintptr_t)data, count };
-	enum store_outcome outcome = STORE_FAILED;
-	struct s3_call call;
-
-	if (key && call_fill(lab, &call, "PUT", key, NULL, headers) == 0) {
-		call.body = &iov;
-		call.nr_body = 1;
-		call.body_count = count;
-		outcome = lab_send(lab, &call);
-		s3_call_free(&call);
-	}
-	return outcome;
-}
-
-/* @check looks at a reply that was DONE, and returns what is wrong or NULL. */
-typedef const char *reply_check(const struct s3_call *call);
-
-static enum store_outcome lab_get(struct lab *lab, const char *key, const char *query,
-				  const struct header *headers, reply_check *check)
-{
-	enum store_outcome outcome = STORE_FAILED;
-	const char *wrong = NULL;
-	struct s3_call call;
-
-	if ((key || query) && call_fill(lab, &call, "GET", key, query, headers) == 0) {
-		call.text_max = 4 * LARGE;
-		outcome = lab_send(lab, &call);
-		if (outcome == STORE_DONE && check)
-			wrong = check(&call);
-		s3_call_free(&call);
-	}
-	if (!wrong)
-		return outcome;
-	snprintf(lab->why, sizeof(lab->why), "%s", wrong);
-	return STORE_FAILED;
-}
-
-static enum store_outcome lab_post(struct lab *lab, const char *key, const char *query,
-				   char *body, size_t count,
-				   const struct header *headers, struct s3_call *call)
-{
-	struct iovec iov = { body, count };
-
-	if (call_fill(lab, call, "POST", key, query, headers) != 0)
-		return STORE_FAILED;
-	call->body = &iov;
-	call->nr_body = 1;
-	call->body_count = count;
-	call->needs_md5 = strcmp(query, "delete") == 0;
-	call->writes_object = strcmp(query, "uploads") == 0;
-	return lab_send(lab, call);
-}
-
-/* ---- what is told ------------------------------------------------------------------ */
-
-/* What a volume cannot do without. */
-static bool must(struct lab *lab, const char *name, bool ok, const char *good,
-		 const char *remedy)
-{
-	note(lab->findings, name, ok, remedy, "%s", ok ? good : lab->why[0] ? lab->why :
-	     "no answer");
-	lab->findings->place_failed |= !ok;
-	return ok;
-}
-
-/* A condition that does not hold must be refused. */
-static bool must_refuse(struct lab *lab, const char *name, enum store_outcome outcome,
-			const char *good)
-{
-	if (outcome == STORE_DONE)
-		snprintf(lab->why, sizeof(lab->why),
-			 "the server let it through: two writers could not be told apart");
-	return must(lab, name, outcome == STORE_REFUSED, good,
-		    "use another server or a newer release; or --exclusive, where nobody else ever writes");
-}
-
-static void want(struct lab *lab, const char *name, bool ok, const char *good,
-		 const char *remedy)
-{
-	note(lab->findings, name, ok, remedy, "%s", ok ? good : lab->why[0] ? lab->why :
-	     "no answer");
-}
-
-/* ---- who and where ------------------------------------------------------------------- */
+/* ---- who and where ----------------------------------------------------------------- */
 
 static bool look_at_bucket(struct lab *lab)
 {
@@ -194,7 +42,7 @@ static bool look_at_bucket(struct lab *lab)
 
 	note(findings, "credentials", true, NULL, "%s",
 	     s3_client_credentials(lab->client));
-	if (!must(lab, "bucket", lab_get(lab, NULL, "list-type=2&max-keys=1", NO_HEADERS,
+	if (!lab_must(lab, "bucket", lab_get(lab, NULL, "list-type=2&max-keys=1", NO_HEADERS,
 					 NULL) == STORE_DONE, "can be listed",
 		  "the message says what is wrong: a name, a right (s3:ListBucket), credentials, or the server"))
 		return false;
@@ -204,12 +52,12 @@ static bool look_at_bucket(struct lab *lab)
 	note(findings, "clock", skew < SKEW_MAX && skew > -SKEW_MAX,
 	     "set this machine's clock (requests are dated by the server's meanwhile)",
 	     "the server's is %lld s ahead of this machine's", (long long)skew);
-	return must(lab, "absence", lab_get(lab, lab_key(lab), NULL, NO_HEADERS, NULL) ==
+	return lab_must(lab, "absence", lab_get(lab, lab_key(lab), NULL, NO_HEADERS, NULL) ==
 		    STORE_ABSENT, "a missing object is said to be missing",
 		    "without the right s3:ListBucket on the bucket a server says 403 instead");
 }
 
-/* ---- objects ----------------------------------------------------------------------------- */
+/* ---- objects ----------------------------------------------------------------------- */
 
 static const char small_content[SMALL] = "objmap doctor";
 
@@ -229,25 +77,25 @@ static bool look_at_objects(struct lab *lab, const char *key, char tag[STORE_TAG
 {
 	char first[STORE_TAG_MAX];
 
-	if (!must(lab, "writing", lab_put(lab, key, small_content, SMALL - 1,
+	if (!lab_must(lab, "writing", lab_put(lab, key, small_content, SMALL - 1,
 					  HEADER("x-amz-meta-objmap-doctor", "was here")) ==
 		  STORE_DONE, "an object can be put",
 		  "give the right s3:PutObject, or room"))
 		return false;
 	snprintf(first, sizeof(first), "%s", lab->tag);
-	must(lab, "ranges with metadata", lab_get(lab, key, NULL,
+	lab_must(lab, "ranges with metadata", lab_get(lab, key, NULL,
 						  HEADER("Range", "bytes=0-12"),
 						  check_range) == STORE_DONE,
 	     "a range comes with the object's metadata",
 	     "use another server: every read of a volume is a range that is checked by it");
 	if (lab_put(lab, key, small_content, SMALL, NO_HEADERS) != STORE_DONE)
-		return must(lab, "overwriting", false, "", "give the right s3:PutObject");
+		return lab_must(lab, "overwriting", false, "", "give the right s3:PutObject");
 	snprintf(tag, STORE_TAG_MAX, "%s", lab->tag);
 	if (strcmp(first, tag) == 0)
 		snprintf(lab->why, sizeof(lab->why), "other content has the same ETag");
-	must(lab, "ETags", strcmp(first, tag) != 0 && *tag, "change with the content",
+	lab_must(lab, "ETags", strcmp(first, tag) != 0 && *tag, "change with the content",
 	     "use another server: a commit is told from another by it");
-	want(lab, "GET if-match", lab_get(lab, key, NULL, HEADER("If-Match", first), NULL) ==
+	lab_want(lab, "GET if-match", lab_get(lab, key, NULL, HEADER("If-Match", first), NULL) ==
 	     STORE_REFUSED, "refused where the object is another one",
 	     "s3+object: places are not safe against a replaced object here");
 	return true;
@@ -261,21 +109,21 @@ static void look_at_conditions(struct lab *lab, const char *key, const char *tag
 	snprintf(wrong, sizeof(wrong), "%s", tag);
 	if (length > 2)
 		wrong[length - 2] = wrong[length - 2] == '0' ? '1' : '0';
-	must_refuse(lab, "PUT if-none-match", lab_put(lab, key, "x", 1,
+	lab_must_refuse(lab, "PUT if-none-match", lab_put(lab, key, "x", 1,
 						      HEADER("If-None-Match", "*")),
 		    "refused where there is an object");
-	must_refuse(lab, "PUT if-match", lab_put(lab, key, "x", 1,
+	lab_must_refuse(lab, "PUT if-match", lab_put(lab, key, "x", 1,
 						 HEADER("If-Match", wrong)),
 		    "refused where the object is another one");
-	must_refuse(lab, "PUT if-match, missing", lab_put(lab, lab_key(lab), "x", 1,
+	lab_must_refuse(lab, "PUT if-match, missing", lab_put(lab, lab_key(lab), "x", 1,
 							  HEADER("If-Match", tag)),
 		    "refused where there is no object");
-	must(lab, "PUT if-match, right", lab_put(lab, key, "y", 1, HEADER("If-Match", tag)) ==
+	lab_must(lab, "PUT if-match, right", lab_put(lab, key, "y", 1, HEADER("If-Match", tag)) ==
 	     STORE_DONE, "done where it is this very object",
 	     "use another server: no commit could be made");
 }
 
-/* ---- rivals ---------------------------------------------------------------------------------- */
+/* ---- rivals ------------------------------------------------------------------------ */
 
 static void rival_done(struct s3_call *call)
 {
@@ -294,7 +142,7 @@ static unsigned int nr_winners(struct lab *lab, const char *key, const struct he
 
 	sem_init(&done, 0, 0);
 	for (i = 0; calls && i < NR_RIVALS; i++) {
-		call_fill(lab, &calls[i], "PUT", key, NULL, header);
+		lab_fill(lab, &calls[i], "PUT", key, NULL, header);
 		content[i] = (char)('a' + i);
 		iov[i] = (struct iovec){ &content[i], 1 };
 		calls[i].body = &iov[i];
@@ -324,7 +172,7 @@ static void look_at_rivals(struct lab *lab)
 
 	snprintf(lab->why, sizeof(lab->why), "%u of %u that created one object at once were told that they did",
 		 nr, NR_RIVALS);
-	must(lab, "creators at once", nr == 1, "one of them wins",
+	lab_must(lab, "creators at once", nr == 1, "one of them wins",
 	     "use another server or a newer release; or --exclusive, where nobody else ever writes");
 	if (lab_put(lab, key, "z", 1, NO_HEADERS) != STORE_DONE)
 		return;
@@ -332,11 +180,11 @@ static void look_at_rivals(struct lab *lab)
 	nr = nr_winners(lab, key, HEADER("If-Match", tag));
 	snprintf(lab->why, sizeof(lab->why), "%u of %u that replaced one object at once were told that they did",
 		 nr, NR_RIVALS);
-	must(lab, "swaps at once", nr == 1, "one of them wins",
+	lab_must(lab, "swaps at once", nr == 1, "one of them wins",
 	     "use another server or a newer release; or --exclusive, where nobody else ever writes");
 }
 
-/* ---- listing and deleting ------------------------------------------------------------------------ */
+/* ---- listing and deleting ---------------------------------------------------------- */
 
 /* Objects below PREFIX/probe/ whose key is @key; -1: it cannot be listed. */
 static int nr_listed(struct lab *lab, const char *key)
@@ -348,7 +196,7 @@ static int nr_listed(struct lab *lab, const char *key)
 
 	if (s3_encode(key, false, escaped, sizeof(escaped)) < 0 ||
 	    asprintf(&query, "list-type=2&encoding-type=url&prefix=%s", escaped) < 0 ||
-	    call_fill(lab, &call, "GET", NULL, query, NO_HEADERS) != 0) {
+	    lab_fill(lab, &call, "GET", NULL, query, NO_HEADERS) != 0) {
 		free(query);
 		return -1;
 	}
@@ -359,18 +207,6 @@ static int nr_listed(struct lab *lab, const char *key)
 	s3_call_free(&call);
 	free(query);
 	return nr;
-}
-
-static enum store_outcome delete_one(struct lab *lab, const char *key)
-{
-	struct s3_call call;
-	enum store_outcome outcome = STORE_FAILED;
-
-	if (call_fill(lab, &call, "DELETE", key, NULL, NO_HEADERS) == 0) {
-		outcome = lab_send(lab, &call);
-		s3_call_free(&call);
-	}
-	return outcome;
 }
 
 /* Two keys with one request. */
@@ -409,131 +245,23 @@ static void look_at_listing(struct lab *lab)
 	listed = nr_listed(lab, keys[0]) == 1 && nr_listed(lab, keys[1]) == 1;
 	if (!listed && !lab->why[0])
 		snprintf(lab->why, sizeof(lab->why), "an object that was just put is not listed");
-	must(lab, "list after put", listed, "shows it at once",
+	lab_must(lab, "list after put", listed, "shows it at once",
 	     "use another server: gc would not see what it must");
 	gone = delete_two(lab, keys);
-	want(lab, "delete many", gone, "with one request",
+	lab_want(lab, "delete many", gone, "with one request",
 	     "gc and delete are slow here, or do not work: give the right s3:DeleteObject");
 	if (!gone)
-		gone = delete_one(lab, keys[0]) == STORE_DONE &&
-		       delete_one(lab, keys[1]) == STORE_DONE;
+		gone = lab_delete(lab, keys[0]) == STORE_DONE &&
+		       lab_delete(lab, keys[1]) == STORE_DONE;
 	if (gone && nr_listed(lab, keys[0]) != 0) {
 		gone = false;
 		snprintf(lab->why, sizeof(lab->why), "an object that was just deleted is still listed");
 	}
-	must(lab, "list after delete", gone, "shows it no more",
+	lab_must(lab, "list after delete", gone, "shows it no more",
 	     "give the right s3:DeleteObject, or use another server");
 }
 
-/* ---- uploads in parts -------------------------------------------------------------------------------- */
-
-static enum store_outcome upload_begin(struct lab *lab, const char *key,
-				       char id[S3_UPLOAD_ID_MAX])
-{
-	char nothing[1];
-	struct s3_call call = { 0 };
-	enum store_outcome outcome;
-
-	outcome = lab_post(lab, key, "uploads", nothing, 0, NO_HEADERS, &call);
-	if (outcome == STORE_DONE && s3_upload_id(call.http.text, call.http.text_count, id))
-		outcome = STORE_FAILED;
-	s3_call_free(&call);
-	return outcome;
-}
-
-/* The only part of upload @id to @key: a copy of @source. */
-static enum store_outcome upload_copy(struct lab *lab, const char *key, const char *id,
-				      const char *source, struct s3_part *part)
-{
-	char escaped[3 * STORE_KEY_MAX + 80], *from = NULL, *query;
-	enum store_outcome outcome = STORE_FAILED;
-	struct s3_call call = { 0 };
-
-	query = s3_upload_query(id, 1);
-	if (query && s3_encode(source, true, escaped, sizeof(escaped)) >= 0 &&
-	    asprintf(&from, "/%s/%s", s3_client_bucket(lab->client), escaped) >= 0 &&
-	    call_fill(lab, &call, "PUT", key, query,
-		      HEADER("x-amz-copy-source", from)) == 0) {
-		call.writes_object = false;
-		outcome = lab_send(lab, &call);
-		if (outcome == STORE_DONE &&
-		    s3_xml_text(call.http.text, call.http.text_count, "CopyPartResult",
-				"ETag", part->etag, sizeof(part->etag)) != 0)
-			outcome = STORE_FAILED;
-	}
-	s3_call_free(&call);
-	free(from);
-	free(query);
-	return outcome;
-}
-
-static enum store_outcome upload_end(struct lab *lab, const char *key, const char *id,
-				     const struct s3_part *part,
-				     const struct header *headers)
-{
-	char *query = s3_upload_query(id, 0), *body = s3_complete_body(part, 1);
-	enum store_outcome outcome = STORE_FAILED;
-	struct s3_call call = { 0 };
-
-	if (query && body)
-		outcome = lab_post(lab, key, query, body, strlen(body), headers, &call);
-	s3_call_free(&call);
-	free(query);
-	free(body);
-	return outcome;
-}
-
-static void upload_abort(struct lab *lab, const char *key, const char *id)
-{
-	char *query = s3_upload_query(id, 0);
-	struct s3_call call = { 0 };
-
-	if (query && call_fill(lab, &call, "DELETE", key, query, NO_HEADERS) == 0)
-		lab_send(lab, &call);
-	s3_call_free(&call);
-	free(query);
-}
-
-static void look_at_uploads(struct lab *lab)
-{
-	const char *remedy = "chunks above --multipart-threshold, and writable s3+object: places, do not work here";
-	const char *key = lab_key(lab), *source = lab_key(lab);
-	char id[S3_UPLOAD_ID_MAX], tag[STORE_TAG_MAX];
-	struct s3_part part = { .size = SMALL };
-	enum store_outcome outcome;
-
-	if (lab_put(lab, source, small_content, SMALL, NO_HEADERS) != STORE_DONE ||
-	    lab_put(lab, key, "1", 1, NO_HEADERS) != STORE_DONE)
-		return;
-	snprintf(tag, sizeof(tag), "%s", lab->tag);
-	if (upload_begin(lab, key, id) != STORE_DONE) {
-		want(lab, "uploads in parts", false, "", remedy);
-		return;
-	}
-	if (upload_copy(lab, key, id, source, &part) != STORE_DONE) {
-		want(lab, "uploads in parts", true, "begun and aborted", NULL);
-		want(lab, "parts that are copies", false, "",
-		     "a flush of a writable s3+object: place sends the whole object here");
-		upload_abort(lab, key, id);
-		return;
-	}
-	/* Its object must not be there while the tag of another one is asked for. */
-	outcome = upload_end(lab, key, id, &part, HEADER("If-Match", "\"0123456789abcdef0123456789abcdef\""));
-	if (outcome == STORE_DONE)
-		snprintf(lab->why, sizeof(lab->why), "the server does not look at it");
-	want(lab, "complete if-match", outcome == STORE_REFUSED,
-	     "refused where the object is another one",
-	     "a writable s3+object: place needs --exclusive here; volumes do not use it");
-	if (outcome != STORE_DONE)
-		outcome = upload_end(lab, key, id, &part, HEADER("If-Match", tag));
-	if (outcome == STORE_DONE)
-		outcome = lab_get(lab, key, NULL, NO_HEADERS, NULL);
-	want(lab, "uploads in parts", outcome == STORE_DONE, "with a part that is a copy", remedy);
-	if (outcome != STORE_DONE)
-		upload_abort(lab, key, id);
-}
-
-/* ---- the bucket's settings ------------------------------------------------------------------------------- */
+/* ---- the bucket's settings --------------------------------------------------------- */
 
 static const char *check_versioning(const struct s3_call *call)
 {
@@ -549,19 +277,19 @@ static void look_at_settings(struct lab *lab)
 	versioned = lab_get(lab, NULL, "versioning", NO_HEADERS, check_versioning) ==
 		    STORE_FAILED && strncmp(lab->why, "is on", 5) == 0;
 	if (!versioned) {
-		want(lab, "versioning", true, lab->why[0] ? "cannot be asked for" : "is off",
+		lab_want(lab, "versioning", true, lab->why[0] ? "cannot be asked for" : "is off",
 		     NULL);
 		return;
 	}
 	lifecycle = lab_get(lab, NULL, "lifecycle", NO_HEADERS, NULL) == STORE_DONE;
 	snprintf(lab->why, sizeof(lab->why),
 		 "is on, and no lifecycle rule is seen: what gc deletes is kept, and paid for");
-	want(lab, "versioning", lifecycle,
+	lab_want(lab, "versioning", lifecycle,
 	     "is on, with a lifecycle rule (does it expire noncurrent versions?)",
 	     "add a lifecycle rule that expires noncurrent versions and removes expired delete markers");
 }
 
-/* ---- how fast --------------------------------------------------------------------------------------------------- */
+/* ---- how fast ---------------------------------------------------------------------- */
 
 static int by_size(const void *a, const void *b)
 {
@@ -630,14 +358,14 @@ static void look_at_rates(struct lab *lab)
 		keys[i] = lab_key(lab);
 		if (!keys[i])
 			goto out;
-		call_fill(lab, &calls[i], "PUT", keys[i], NULL, NO_HEADERS);
+		lab_fill(lab, &calls[i], "PUT", keys[i], NULL, NO_HEADERS);
 		calls[i].body = &iov;
 		calls[i].nr_body = 1;
 		calls[i].body_count = LARGE;
 	}
 	put = rate_of(lab, calls, NR_LARGE);
 	for (i = 0; i < NR_READS; i++) {
-		call_fill(lab, &calls[i], "GET", keys[i % NR_LARGE], NULL, NO_HEADERS);
+		lab_fill(lab, &calls[i], "GET", keys[i % NR_LARGE], NULL, NO_HEADERS);
 		calls[i].text_max = LARGE;
 	}
 	get = put ? rate_of(lab, calls, NR_READS) : 0;
@@ -650,7 +378,7 @@ out:
 	free(content);
 }
 
-/* ---- all of it ----------------------------------------------------------------------------------------------------- */
+/* ---- all of it --------------------------------------------------------------------- */
 
 static void look_at_volume(struct lab *lab)
 {
@@ -659,7 +387,7 @@ static void look_at_volume(struct lab *lab)
 
 	snprintf(key, sizeof(key), "%s/head", lab->prefix);
 	outcome = lab_get(lab, key, NULL, NO_HEADERS, NULL);
-	want(lab, "volume", outcome == STORE_DONE || outcome == STORE_ABSENT,
+	lab_want(lab, "volume", outcome == STORE_DONE || outcome == STORE_ABSENT,
 	     outcome == STORE_DONE ? "there is one (objmap info)"
 				   : "none yet; objmap create makes one", NULL);
 }
@@ -699,7 +427,7 @@ static void clean_up(struct lab *lab)
 	unsigned int i;
 
 	for (i = 0; i < lab->nr_keys; i++) {
-		outcome = delete_one(lab, lab->keys[i]);
+		outcome = lab_delete(lab, lab->keys[i]);
 		left |= outcome != STORE_DONE && outcome != STORE_ABSENT;
 		free(lab->keys[i]);
 	}
@@ -719,7 +447,8 @@ void look_at_s3(const struct options *options, struct findings *findings,
 {
 	struct sigaction action = { .sa_handler = on_signal,
 				    .sa_flags = (int)SA_RESETHAND };
-	struct lab lab = { .findings = findings, .prefix = place->path };
+	struct lab lab = { .findings = findings, .prefix = place->path,
+			   .stop = &stop };
 	struct store_open_options how;
 	struct s3_options s3;
 	char why[512];
