@@ -1,13 +1,17 @@
 #!/bin/bash
 # Installs what the tests need, builds objmap, and tests it.
 #
-#   contrib/check.sh            what CI runs: about ten minutes on two cores
+#   contrib/check.sh            what CI runs: about fifteen minutes on two cores
 #   contrib/check.sh --long     everything, sanitizers and valgrind included: hours
 #   contrib/check.sh --no-install ...    leaves the machine's packages alone
 #   contrib/check.sh --only WORD ...     suites whose name has WORD in it
 #
-# Builds and logs go to build-check (or $CHECK_DIR).  Ends with one line of true
-# counts over all suites, and status 0 only if nothing failed.
+# A test is found by its name: tests/*/test-* and race-* (programs), tests/*/test_*.py
+# and minio-test/test_*.py (each a suite of clients), tests/fuzz/fuzz-*.  OBJMAP_LONG=1
+# in their environment says --long.
+#
+# Builds and logs go to build-check (or $CHECK_DIR).  Ends with the minutes of each
+# part, one line of true counts over all suites, and status 0 only if nothing failed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 top=$PWD
@@ -18,7 +22,7 @@ while [ $# -gt 0 ]; do
 	--long) long=1 ;;
 	--no-install) install=0 ;;
 	--only) only=${2:?--only needs a word}; shift ;;
-	*) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+	*) sed -n '2,/^$/{/^#/!q;s/^# \{0,1\}//p}' "$0" >&2; exit 2 ;;
 	esac
 	shift
 done
@@ -35,7 +39,7 @@ packages="autoconf automake libtool pkg-config make gcc libc6-dev
  libcriterion-dev libnbd-dev libnbd-bin python3 python3-libnbd nbdfuse nbdkit
  nbd-client qemu-utils fio clang lld llvm e2fsprogs xfsprogs mount util-linux
  openssl gnutls-bin bash-completion man-db mandoc groff-base libs3-dev
- curl ca-certificates git xz-utils procps awscli s3cmd rclone"
+ curl ca-certificates git xz-utils procps awscli s3cmd rclone python3-venv"
 [ "$long" = 0 ] || packages="$packages valgrind lcov"
 
 # ---- suites ---------------------------------------------------------------------
@@ -75,22 +79,45 @@ counts() {
 		}' "$1"
 }
 
-# Runs the functions and suites given to it, as many at once as there are cores.
+# Runs the functions and suites given to it, as many at once as there are slots.
+slots=$jobs
 together() {
-	while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
+	while [ "$(jobs -rp | wc -l)" -ge "$slots" ]; do wait -n; done
 	"$@" &
+}
+
+# part NAME [MINUTES]: ends a part of the run, and remembers how long it took, and
+# may take in CI.
+begin=$SECONDS parts=
+part() {
+	local took=$((SECONDS - begin)) most=
+	[ "$long" = 1 ] || most=" of $2"
+	printf -v parts '%s  %s %d:%02d%s' "$parts" "$1" $((took / 60)) $((took % 60)) "$most"
+	begin=$SECONDS
 }
 
 # ---- building -----------------------------------------------------------------------
 
-build() {	# NAME CONFIGURE-ARGUMENTS...
-	local b=$dir/$1
-	shift
+# Three trees: as users build it; with clang, its sanitizers and the fuzz targets,
+# which proves the warnings of both compilers; and for races, where Criterion would
+# abort.
+ccache=$(command -v ccache >/dev/null && echo "ccache ")
+checked='-O1 -g'
+build() {	# gcc|clang|tsan
+	local b=$dir/$1 how
+	case $1 in
+	gcc) how=("CC=${ccache}gcc") ;;
+	clang) how=(--disable-static --enable-fuzzing --enable-sanitizer=address,undefined
+		    "CC=${ccache}clang" "CFLAGS=$checked") ;;
+	tsan) how=(--disable-static --without-criterion --enable-sanitizer=thread
+		   "CC=${ccache}gcc" "CFLAGS=$checked") ;;
+	esac
 	mkdir -p "$b" && cd "$b" &&
-	{ [ -f Makefile ] || "$top/configure" --enable-werror "$@"; } &&
-	make -j"$jobs" all && make -j"$jobs" check TESTS=
+	{ [ -f Makefile ] || "$top/configure" --enable-werror "${how[@]}"; } &&
+	make -j"$jobs" check TESTS=
 }
-wanted() { case $1 in *"$only"*) return 0 ;; *) return 1 ;; esac; }
+export -f build
+export dir top jobs ccache checked
 
 begin=$SECONDS
 if [ "$install" = 1 ]; then
@@ -109,21 +136,21 @@ if [ "$install" = 1 ]; then
 	fi
 	echo "packages $((SECONDS - begin)) s"
 fi
+begin=$SECONDS
 [ -x configure ] && [ configure -nt configure.ac ] ||
 	autoreconf -fi >"$logs/autoreconf" 2>&1 || { cat "$logs/autoreconf"; exit 1; }
 
-# The clang build is the fuzzers': it proves the warnings of both compilers.
-sanitized='-O1 -g'
-only_builds=$only; only=
-suite build-gcc 900 bash -c "$(declare -f build); $(declare -p dir top jobs); build gcc"
-suite build-asan 900 bash -c "$(declare -f build); $(declare -p dir top jobs); build asan \
-	--disable-static --enable-sanitizer=address,undefined CFLAGS='$sanitized'"
-suite build-tsan 900 bash -c "$(declare -f build); $(declare -p dir top jobs); build tsan \
-	--disable-static --enable-sanitizer=thread CFLAGS='$sanitized'"
-suite build-clang-fuzz 900 bash -c "$(declare -f build); $(declare -p dir top jobs); build clang \
-	--disable-static --enable-fuzzing --enable-sanitizer=address,undefined CC=clang CFLAGS='$sanitized'"
+only_builds=$only only=
+suite build-gcc 900 bash -c 'build gcc'
+# The others are compiled while the first is tested: many of those tests wait.
+compile_the_others() {
+	only=
+	suite build-clang 900 bash -c 'build clang'
+	suite build-tsan 900 bash -c 'build tsan'
+}
+compile_the_others &
+slots=$((jobs + 1))
 only=$only_builds
-echo "builds $((SECONDS - begin)) s"
 
 # ---- the suites themselves -------------------------------------------------------------
 
@@ -132,14 +159,15 @@ python=/usr/bin/python3	# Debian's: it has the nbd module
 limit=400
 [ "$long" = 0 ] || limit=7200
 
-# A sanitizer's report is a file: a leak does not always fail the process.
+# A sanitizer's report is a file: a leak does not always fail the process.  Not all
+# of them can bear the address layout of vm.mmap_rnd_bits above 28.
 sanitized() {
 	local reports
 	reports=$(mktemp -d)
 	export ASAN_OPTIONS=log_path=$reports/asan:detect_leaks=1:abort_on_error=0
 	export UBSAN_OPTIONS=log_path=$reports/ubsan:print_stacktrace=1
 	export TSAN_OPTIONS=log_path=$reports/tsan:second_deadlock_stack=1
-	"$@"
+	setarch -R "$@"
 	local status=$?
 	if [ -n "$(ls -A "$reports")" ]; then
 		cat "$reports"/*
@@ -153,8 +181,7 @@ leak_is_seen() {
 	sanitized "$1" >/dev/null 2>&1
 	[ $? = 99 ]
 }
-race() { sanitized setarch -R "$@"; }
-export -f sanitized leak_is_seen race
+export -f sanitized leak_is_seen
 
 unit_programs() { (cd "$1" && find tests -type f -name 'test-*' -perm -u+x ! -name '*.*' ! -path '*/.libs/*' | sort); }
 
@@ -167,30 +194,30 @@ operations=10000
 for t in $unit_names; do
 	together suite "unit $(basename "$t")" $limit "$dir/gcc/$t" --jobs 1
 done
+for t in tests/*/test_*.py; do
+	together suite "clients $(basename "$t" .py)" $limit $python "$t"
+done
+seconds=20 rounds=40
+[ "$long" = 0 ] || seconds=3600 rounds=1000
+together suite "walk volume" $((seconds + 120)) "$dir/gcc/tests/volume/walk-volume" --seconds $seconds
+together suite "crash" $((limit * 2)) $python tests/crash --rounds $rounds
+wait
+slots=$jobs
+
 for t in $unit_names; do
 	together suite "asan $(basename "$t")" $limit env OBJMAP_TEST_OPERATIONS=$operations \
-		bash -c 'sanitized "$@"' - "$dir/asan/$t" --jobs 1
+		bash -c 'sanitized "$@"' - "$dir/clang/$t" --jobs 1
 done
-together suite "asan leak-is-seen" 60 bash -c 'leak_is_seen "$@"' - "$dir/asan/tests/leak-canary"
+together suite "asan leak-is-seen" 60 bash -c 'leak_is_seen "$@"' - "$dir/clang/tests/leak-canary"
 for t in $(cd "$dir/tsan" && find tests -type f -name 'race-*' -perm -u+x ! -name '*.*' ! -path '*/.libs/*' | sort); do
 	together suite "tsan $(basename "$t")" $limit env OBJMAP_TEST_OPERATIONS=$operations \
-		bash -c 'race "$@"' - "$dir/tsan/$t"
+		bash -c 'sanitized "$@"' - "$dir/tsan/$t"
 done
 for t in tests/nbd/test_protocol.py tests/fuse/test_fuse.py tests/cmd/test_copy.py; do
 	together suite "tsan $(basename "$t" .py)" $limit env OBJMAP="$dir/tsan/objmap" \
-		OBJMAP_BUILD="$dir/tsan" bash -c 'race "$@"' - $python "$t"
+		OBJMAP_BUILD="$dir/tsan" bash -c 'sanitized "$@"' - $python "$t"
 done
-wait
-for t in tests/*/test_*.py minio-test/test_*.py; do
-	together suite "clients $(basename "$t" .py)" $limit $python "$t"
-done
-seconds=20
-[ "$long" = 0 ] || seconds=3600
-together suite "walk volume" $((seconds + 120)) "$dir/gcc/tests/volume/walk-volume" --seconds $seconds
-wait
-rounds=40
-[ "$long" = 0 ] || rounds=1000
-together suite "crash" $((limit * 2)) $python tests/crash --rounds $rounds
+together suite "dist" 600 contrib/check-dist "$dir/gcc"
 seconds=10
 [ "$long" = 0 ] || seconds=600
 for t in "$dir"/clang/tests/fuzz/fuzz-*; do
@@ -199,14 +226,27 @@ for t in "$dir"/clang/tests/fuzz/fuzz-*; do
 	together suite "fuzz $(basename "$t")" $((seconds + 120)) tests/fuzz/run "$t" $seconds
 done
 wait
-suite "dist" 600 contrib/check-dist "$dir/gcc"
+part Foundation 8
+
+# A MinIO is built once on a machine, and that is not counted.
+if [ -z "$only" ]; then
+	minio-test/minio find >"$logs/minio" 2>&1 || cat "$logs/minio"
+	begin=$SECONDS
+fi
+for t in minio-test/test_*.py; do
+	together suite "s3 $(basename "$t" .py)" $limit $python "$t"
+done
+wait
+part S3 7
+
 if [ "$long" = 1 ]; then
-	for t in tests/*/test_*.py; do
-		suite "asan clients $(basename "$t" .py)" $limit env OBJMAP="$dir/asan/objmap" \
-			OBJMAP_BUILD="$dir/asan" bash -c 'sanitized "$@"' - $python "$t"
+	for t in tests/*/test_*.py minio-test/test_*.py; do
+		suite "asan clients $(basename "$t" .py)" $limit env OBJMAP="$dir/clang/objmap" \
+			OBJMAP_BUILD="$dir/clang" bash -c 'sanitized "$@"' - $python "$t"
 	done
 	suite "distcheck" 3600 make -C "$dir/gcc" distcheck DISTCHECK_CONFIGURE_FLAGS=--enable-werror
 	suite "valgrind mount" 900 tests/valgrind "$dir/gcc"
+	part "the rest"
 fi
 
 # ---- what came of it -------------------------------------------------------------------------
@@ -218,6 +258,6 @@ awk '{ p += $1; f += $2; s += $3 } END {
 status=$?
 grep -hE '(\.\.\. |^)skipped' "$logs"/* | sort | uniq -c
 [ $status = 0 ] || { echo "failed:"; cd "$results" && awk '$2 > 0 { print "    " FILENAME }' *; }
-echo "minutes $(((SECONDS - begin) / 60)):$(printf %02d $(((SECONDS - begin) % 60)))"
+echo "minutes$parts"
 cat "$dir/closing"
 exit $status
