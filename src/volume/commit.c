@@ -225,14 +225,16 @@ static int put_chunks(struct attempt *attempt, const struct commit_batch *batch,
 {
 	static const struct ref hole;
 	const struct head *next = &attempt->swap.next;
-	const struct commit_item *item = batch->items;
 	uint32_t nr = volume_nr_chunks(next->size, next->chunk_size);
 	uint64_t end = batch->size > next->size ? batch->size : next->size;
 	int error = 0;
 
-	for (; !error && item < batch->items + batch->nr_items; item++)
+	for (unsigned int i = 0; !error && i < batch->nr_items; i++) {
+		const struct commit_item *item = &batch->items[i];
+
 		if (item->chunk < nr && !(tail && item->chunk == nr - 1))
 			error = put_item(attempt, item, nr - (tail != NULL), end);
+	}
 	if (!tail)
 		return error;
 	if (error || bytes_are_zero(tail, next->chunk_size)) {

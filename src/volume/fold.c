@@ -44,7 +44,7 @@ static int merge_recent(struct attempt *attempt, struct changes *merged)
 {
 	const struct head *base = &attempt->swap.next;
 	const struct change *change = attempt->changes.list;
-	const struct change *end = change + attempt->changes.nr;
+	const struct change *end = change ? change + attempt->changes.nr : NULL;
 	const struct recent_ref *recent = base->recent;
 	const struct recent_ref *recent_end = recent + base->nr_recent;
 	int error = 0;
@@ -79,14 +79,14 @@ static bool fits_recent(const struct changes *merged)
 
 static void store_recent(struct head *next, const struct changes *merged)
 {
-	const struct change *change;
-	uint32_t i;
-
 	next->nr_recent = 0;
-	for (change = merged->list; change < merged->list + merged->nr; change++)
-		for (i = 0; i < change->nr; i++)
+	for (size_t n = 0; n < merged->nr; n++) {
+		const struct change *change = &merged->list[n];
+
+		for (uint32_t i = 0; i < change->nr; i++)
 			next->recent[next->nr_recent++] =
 				(struct recent_ref){ change->first + i, change->ref };
+	}
 }
 
 /* ---- looking ahead --------------------------------------------------------------- */

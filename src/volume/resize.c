@@ -37,15 +37,12 @@ static int read_tail(struct attempt *attempt, uint32_t chunk, uint32_t keep,
 {
 	struct volume *volume = attempt->volume;
 	const struct head *base = &attempt->swap.base.head;
-	const struct commit_item *item = batch->items;
 	struct map_find find = { .chunk = chunk };
 	int error;
 
-	for (; item < batch->items + batch->nr_items; item++)
-		if (chunk - item->chunk < item->nr_chunks)
-			break;
-	if (item < batch->items + batch->nr_items)
-		return 0;
+	for (unsigned int i = 0; i < batch->nr_items; i++)
+		if (chunk - batch->items[i].chunk < batch->items[i].nr_chunks)
+			return 0;
 	*tail = malloc(volume->chunk_size);
 	if (!*tail)
 		return -ENOMEM;
