@@ -38,7 +38,7 @@ packages="autoconf automake libtool pkg-config make gcc libc6-dev
  libcurl4-openssl-dev libssl-dev libxml2-dev libjansson-dev libfuse3-dev fuse3
  libcriterion-dev libnbd-dev libnbd-bin python3 python3-libnbd nbdfuse nbdkit
  nbd-client qemu-utils fio clang lld llvm e2fsprogs xfsprogs mount util-linux
- openssl gnutls-bin bash-completion man-db mandoc groff-base libs3-dev
+ libclang-rt-dev openssl gnutls-bin bash-completion man-db mandoc groff-base libs3-dev
  curl ca-certificates git xz-utils procps awscli s3cmd rclone python3-venv"
 [ "$long" = 0 ] || packages="$packages valgrind lcov"
 
