@@ -154,13 +154,20 @@ class World(unittest.TestCase):
     def path(self, name):
         return os.path.join(self.dir, name)
 
-    def objmap(self, *args, status=0, timeout=60, **kw):
+    def program_for_all(self):
+        """objmap where every user can run it: it may be built in a home folder."""
+        path = self.path('objmap')
+        shutil.copy(OBJMAP, path)
+        os.chmod(path, 0o755)
+        return path
+
+    def objmap(self, *args, status=0, timeout=60, program=None, **kw):
         """Runs objmap to its end and checks its exit status."""
         kw.setdefault('stdin', subprocess.DEVNULL)
         if 'input' in kw:
             kw.pop('stdin')
         kw.setdefault('env', self.env)
-        p = subprocess.run([OBJMAP, *args], capture_output=True,
+        p = subprocess.run([program or OBJMAP, *args], capture_output=True,
                            timeout=timeout, **kw)
         if status is not None and p.returncode != status:
             self.fail('objmap %s: exit %d, expected %d\n%s%s' % (

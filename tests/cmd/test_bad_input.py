@@ -191,6 +191,7 @@ class BadInput(World):
             os.setgid(nobody.pw_gid)
             os.setuid(nobody.pw_uid)
         env = dict(self.env, OBJMAP_STATE='/tmp')
+        program = self.program_for_all()
         for args in (['create', 'dir:' + self.path('new'), '--size', '1M'],
                      ['snapshot', 'create', self.place, 'n'],
                      ['resize', self.place, '8M'],
@@ -202,7 +203,7 @@ class BadInput(World):
                 if args[0] == 'gc':	# nothing to delete, nothing to write
                     continue
                 message = self.refused(1, 'ermission denied', *args, env=env,
-                                       preexec_fn=as_nobody)
+                                       program=program, preexec_fn=as_nobody)
                 self.assertIn(self.dir, message)
 
     def test_a_second_writer(self):

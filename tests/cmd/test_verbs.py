@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 import fixtures
-from fixtures import OBJMAP, World, require
+from fixtures import World, require
 
 MIB = 1 << 20
 CHUNK = 1 << 16
@@ -232,7 +232,7 @@ class Doctor(Verbs):
         os.chmod(self.dir, 0o755)
         os.chmod(self.path('vol'), 0o755)
         p = subprocess.run(['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups',
-                            OBJMAP, 'doctor', self.place], capture_output=True, timeout=60,
+                            self.program_for_all(), 'doctor', self.place], capture_output=True, timeout=60,
                            env=dict(self.env, OBJMAP_STATE=self.path('none'),
                                     OBJMAP_RUNTIME_DIR=self.path('none')))
         self.assertEqual(p.returncode, 1, p.stdout)
