@@ -474,10 +474,13 @@ static int wait_ms(const struct remote *remote, uint64_t now)
 /* Whether the thread may sleep: nothing has arrived. */
 static bool fall_asleep(struct remote *remote)
 {
+	bool asleep;
+
 	pthread_mutex_lock(&remote->lock);
-	remote->asleep = TAILQ_EMPTY(&remote->arrived) && !remote->stop;
+	asleep = TAILQ_EMPTY(&remote->arrived) && !remote->stop;
+	remote->asleep = asleep;
 	pthread_mutex_unlock(&remote->lock);
-	return remote->asleep;
+	return asleep;
 }
 
 static void wait_for_events(struct remote *remote)
