@@ -338,7 +338,7 @@ static bool is_worth_another(const struct s3_call *call)
 void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
 		      uint64_t deadline, const atomic_bool *stop)
 {
-	uint64_t delay = DELAY_FIRST, wait;
+	uint64_t delay = DELAY_FIRST, wait, now, left;
 	struct random random;
 	struct timespec t;
 
@@ -348,8 +348,12 @@ void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
 		if (!is_worth_another(call) || (stop && atomic_load(stop)))
 			return;
 		wait = delay / 2 + random_below(&random, delay / 2 + 1);
-		if (deadline && clock_now() + wait >= deadline)
+		now = clock_now();
+		left = deadline > now ? deadline - now : 0;
+		if (deadline && left < DELAY_FIRST)
 			return;
+		if (deadline && wait > left / 2)
+			wait = left / 2;	/* the time that is left is used */
 		t.tv_sec = (time_t)(wait / CLOCK_SECOND);
 		t.tv_nsec = (long)(wait % CLOCK_SECOND);
 		nanosleep(&t, NULL);

@@ -172,24 +172,38 @@ static int add_seen(struct search *search, const char *prefix, const struct head
 	return error;
 }
 
+/* -EBADMSG: it is none of ours. */
+static int read_head(struct search *search, const char *prefix, struct head *head,
+		     struct format_fault *fault)
+{
+	struct s3_call call;
+	char key[STORE_KEY_MAX];
+	int error;
+
+	snprintf(key, sizeof(key), "%shead", prefix);
+	error = ask_server(search, key, NULL, &call);
+	if (!error)
+		error = head_decode(call.http.text ? call.http.text : "",
+				    call.http.text_count, head, fault);
+	s3_call_free(&call);
+	return error;
+}
+
 /* There is an object @prefix/head.  1: it is a volume's; 0: none of ours. */
 static int look_at_head(struct search *search, const char *prefix)
 {
 	struct format_fault fault;
-	struct s3_call call;
 	struct head *head;
-	char key[STORE_KEY_MAX];
 	int error;
 
 	if (!may_ask(search))
 		return 1;	/* nobody looks below either */
-	snprintf(key, sizeof(key), "%shead", prefix);
-	error = ask_server(search, key, NULL, &call);
-	head = error ? NULL : malloc(sizeof(*head));
-	if (!error)
-		error = !head ? -ENOMEM : head_decode(call.http.text ? call.http.text : "",
-					call.http.text_count, head, &fault);
-	s3_call_free(&call);
+	head = malloc(sizeof(*head));
+	if (!head)
+		return -ENOMEM;
+	error = read_head(search, prefix, head, &fault);
+	if (error == -EBADMSG && may_ask(search))	/* a bad transfer hides no volume */
+		error = read_head(search, prefix, head, &fault);
 	if (error == -ENOTSUP)
 		log_warning("s3://%s/%s: a volume, but of a newer objmap: %s",
 			    search->place->bucket, prefix, fault.what);

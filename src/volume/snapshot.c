@@ -49,6 +49,7 @@ int snapshots_read(struct store *store, const struct head *head,
 {
 	struct format_fault fault = { 0 };
 	char key[VOLUME_KEY_MAX];
+	unsigned int tries = 0;
 	void *data;
 	size_t count;
 	int error;
@@ -57,13 +58,15 @@ int snapshots_read(struct store *store, const struct head *head,
 	if (!head->snapshot_list_epoch)
 		return 0;
 	key_snapshot_list(key, head->snapshot_list_epoch, head->snapshot_list_nonce);
-	error = get(store, key, SNAPSHOT_LIST_BYTES_MAX, &data, &count);
-	if (error)
-		return error;
-	error = say_damaged(store, key,
-			    snapshot_list_decode(data, count, list, &fault), &fault);
-	free(data);
-	return error;
+	do {
+		error = get(store, key, SNAPSHOT_LIST_BYTES_MAX, &data, &count);
+		if (error)
+			return error;
+		error = snapshot_list_decode(data, count, list, &fault);
+		free(data);
+		/* A bad transfer is worth one more try. */
+	} while (error == -EBADMSG && tries++ == 0);
+	return say_damaged(store, key, error, &fault);
 }
 
 int snapshot_body_read(struct store *store, const struct head *head,
@@ -71,16 +74,20 @@ int snapshot_body_read(struct store *store, const struct head *head,
 {
 	struct format_fault fault = { 0 };
 	char key[VOLUME_KEY_MAX];
+	unsigned int tries = 0;
 	void *data;
 	size_t count;
 	int error;
 
 	key_snapshot_body(key, entry->body_epoch, entry->body_nonce);
-	error = get(store, key, HEAD_BYTES_MAX, &data, &count);
-	if (error)
-		return error;
-	error = say_damaged(store, key, head_decode(data, count, body, &fault), &fault);
-	free(data);
+	do {
+		error = get(store, key, HEAD_BYTES_MAX, &data, &count);
+		if (error)
+			return error;
+		error = head_decode(data, count, body, &fault);
+		free(data);
+	} while (error == -EBADMSG && tries++ == 0);
+	say_damaged(store, key, error, &fault);
 	if (!error && (body->epoch != entry->epoch || body->size != entry->size ||
 		       memcmp(body->uuid, head->uuid, sizeof(body->uuid)) != 0)) {
 		log_error("%s: %s is not the head that snapshot %s pinned: it is damaged",

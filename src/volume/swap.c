@@ -48,30 +48,39 @@ int store_errno(enum store_outcome outcome, const struct store_reply *reply)
 
 /* ---- reading head ---------------------------------------------------------- */
 
-int head_read_reply(struct store *store, struct stored_head *stored,
-		    struct store_reply *reply)
+/* Says why there was nothing to decode. */
+static int say_unread(struct store *store, int error)
 {
-	struct format_fault fault = { 0 };
-	void *data = NULL;
-	size_t count = 0;
-	int error;
-
-	error = store_errno(store_get_object(store, KEY_HEAD, CAUSE_HEAD,
-					     HEAD_BYTES_MAX, &data, &count,
-					     reply), reply);
 	if (error == -EFBIG) {
 		log_error("%s: head is longer than any objmap writes: it is damaged",
 			  store->place);
 		return -EBADMSG;
 	}
-	if (error) {
-		/* -EBADMSG: the store has said which file is none of its own. */
-		if (error != -ENOENT && error != -EBADMSG)
-			log_error("%s: GET head: %s", store->place, strerror(-error));
-		return error;
-	}
-	error = head_decode(data, count, &stored->head, &fault);
-	free(data);
+	/* -EBADMSG: the store has said which file is none of its own. */
+	if (error != -ENOENT && error != -EBADMSG)
+		log_error("%s: GET head: %s", store->place, strerror(-error));
+	return error;
+}
+
+int head_read_reply(struct store *store, struct stored_head *stored,
+		    struct store_reply *reply)
+{
+	struct format_fault fault = { 0 };
+	unsigned int tries = 0;
+	void *data = NULL;
+	size_t count = 0;
+	int error;
+
+	do {
+		error = store_errno(store_get_object(store, KEY_HEAD, CAUSE_HEAD,
+						     HEAD_BYTES_MAX, &data, &count,
+						     reply), reply);
+		if (error)
+			return say_unread(store, error);
+		error = head_decode(data, count, &stored->head, &fault);
+		free(data);
+		/* A bad transfer is worth one more try. */
+	} while (error == -EBADMSG && tries++ == 0);
 	if (error == -ENOTSUP)
 		log_error("%s: head: %s: a newer objmap is needed for this volume",
 			  store->place, fault.what);

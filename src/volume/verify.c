@@ -29,6 +29,8 @@ struct check {				/* of one chunk */
 	struct ref ref;
 	struct verify *verify;
 	struct check *next;		/* idle */
+	bool again;			/* the second look at it */
+	bool is_bad;			/* the first look found something */
 };
 
 struct verify {
@@ -50,22 +52,45 @@ struct verify {
 	/* ... and, once chunks are read, result and the calls to options. */
 };
 
-static void fault(struct verify *verify, const char *key, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
-
-static void fault(struct verify *verify, const char *key, const char *format, ...)
+static void tell(struct verify *verify, const char *key, const char *format,
+		 va_list arguments)
 {
 	char what[512];
-	va_list arguments;
 
-	va_start(arguments, format);
 	vsnprintf(what, sizeof(what), format, arguments);
-	va_end(arguments);
 	pthread_mutex_lock(&verify->lock);
 	verify->result->faults++;
 	if (verify->options->fault)
 		verify->options->fault(verify->options->context, key, what);
 	pthread_mutex_unlock(&verify->lock);
+}
+
+static void fault(struct verify *verify, const char *key, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void fault(struct verify *verify, const char *key, const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	tell(verify, key, format, arguments);
+	va_end(arguments);
+}
+
+static void chunk_fault(struct check *check, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Told when a second look finds it, too: a bad transfer is no damage. */
+static void chunk_fault(struct check *check, const char *format, ...)
+{
+	va_list arguments;
+
+	check->is_bad = true;
+	if (!check->again)
+		return;
+	va_start(arguments, format);
+	tell(check->verify, check->key, format, arguments);
+	va_end(arguments);
 }
 
 /* ---- one chunk ------------------------------------------------------------------ */
@@ -84,17 +109,16 @@ static bool check_metadata(struct check *check, struct frame_table *table)
 
 	uuid_format(image->uuid, own);
 	if (store_metadata_find(metadata, METADATA_VOLUME, text, sizeof(text)) < 0)
-		fault(check->verify, check->key, "has no metadata " METADATA_VOLUME);
+		chunk_fault(check, "has no metadata " METADATA_VOLUME);
 	else if (!lies_in_origin(check) && strcmp(text, own) != 0)
-		fault(check->verify, check->key, "belongs to volume %.36s, not %s", text,
+		chunk_fault(check, "belongs to volume %.36s, not %s", text,
 		      own);
 	else if (store_metadata_find(metadata, METADATA_FRAMES, text, sizeof(text)) < 0)
-		fault(check->verify, check->key, "has no metadata " METADATA_FRAMES);
+		chunk_fault(check, "has no metadata " METADATA_FRAMES);
 	else if (frame_table_parse(text, image->chunk_size / image->frame_size, table))
-		fault(check->verify, check->key, "has a frame table that is none");
+		chunk_fault(check, "has a frame table that is none");
 	else if (frame_table_crc(table) != check->ref.crc)
-		fault(check->verify, check->key,
-		      "has a frame table of CRC32C %08x, its ref says %08x",
+		chunk_fault(check, "has a frame table of CRC32C %08x, its ref says %08x",
 		      frame_table_crc(table), check->ref.crc);
 	else
 		return true;
@@ -109,7 +133,7 @@ static void check_content(struct check *check)
 	uint32_t i, crc;
 
 	if (check->request.reply.count != image->chunk_size) {
-		fault(check->verify, check->key, "is %llu bytes long, not %u",
+		chunk_fault(check, "is %llu bytes long, not %u",
 		      (unsigned long long)check->request.reply.count,
 		      image->chunk_size);
 		return;
@@ -119,16 +143,30 @@ static void check_content(struct check *check)
 	for (i = 0; i < table.nr_frames; i++, frame += image->frame_size) {
 		crc = crc32c(0, frame, image->frame_size);
 		if (table.frames[i].stored != image->frame_size)
-			fault(check->verify, check->key, "frame %u has a stored length "
+			chunk_fault(check, "frame %u has a stored length "
 			      "of %u, not %u", i, table.frames[i].stored,
 			      image->frame_size);
 		else if (crc != table.frames[i].crc)
-			fault(check->verify, check->key, "frame %u (bytes %llu to %llu) "
+			chunk_fault(check, "frame %u (bytes %llu to %llu) "
 			      "has CRC32C %08x, its table says %08x", i,
 			      (unsigned long long)i * image->frame_size,
 			      (unsigned long long)(i + 1) * image->frame_size, crc,
 			      table.frames[i].crc);
 	}
+}
+
+static void check_done(struct store_request *request, enum store_outcome outcome);
+
+static void check_submit(struct check *check)
+{
+	check->is_bad = false;
+	check->request = (struct store_request){
+		.op = STORE_GET, .cause = CAUSE_GC, .priority = PRIORITY_PREFETCH,
+		.key = check->key, .whole = true, .count = check->iov.iov_len,
+		.iov = &check->iov, .nr_iov = 1,
+		.done = check_done, .context = check,
+	};
+	store_submit(check->verify->store, &check->request);
 }
 
 static void check_done(struct store_request *request, enum store_outcome outcome)
@@ -141,11 +179,15 @@ static void check_done(struct store_request *request, enum store_outcome outcome
 	else if (outcome == STORE_ABSENT)
 		fault(verify, check->key, "missing");
 	else if (request->reply.error == -EFBIG)
-		fault(verify, check->key, "longer than %u bytes",
-		      verify->image->chunk_size);
+		chunk_fault(check, "longer than %u bytes", verify->image->chunk_size);
 	else
 		fault(verify, check->key, "cannot be read: %s",
 		      strerror(-store_errno(outcome, &request->reply)));
+	if (check->is_bad && !check->again) {
+		check->again = true;
+		check_submit(check);
+		return;
+	}
 	pthread_mutex_lock(&verify->lock);
 	verify->result->chunks++;
 	verify->result->bytes += request->reply.count;
@@ -171,20 +213,10 @@ static void check_start(struct verify *verify, uint32_t chunk, const struct ref 
 	verify->nr_idle--;
 	pthread_mutex_unlock(&verify->lock);
 
-	memset(&check->request, 0, sizeof(check->request));
 	check->ref = *ref;
+	check->again = false;
 	head_chunk_key(verify->image, chunk, ref, check->key);
-	check->request.op = STORE_GET;
-	check->request.cause = CAUSE_GC;
-	check->request.priority = PRIORITY_PREFETCH;
-	check->request.key = check->key;
-	check->request.whole = true;
-	check->request.count = check->iov.iov_len;
-	check->request.iov = &check->iov;
-	check->request.nr_iov = 1;
-	check->request.done = check_done;
-	check->request.context = check;
-	store_submit(verify->store, &check->request);
+	check_submit(check);
 }
 
 /* All that was started is over: the image may change. */
