@@ -122,6 +122,15 @@ def _half(reply):
     return body, body[:len(body) // 2]
 
 
+def _good(x):
+    """The reply to damage; None: it was an error's, whose words are left alone."""
+    reply = x.ask()
+    if reply.status < 300:
+        return reply
+    x.relay(reply)
+    return None
+
+
 def reset_in_body(x, rule):
     reply = x.ask()
     body, half = _half(reply)
@@ -140,19 +149,23 @@ def cut(x, rule):
 
 def short(x, rule):
     """Half of the body, and its length says the same."""
-    reply = x.ask()
-    x.resend(reply, _half(reply)[1])
+    reply = _good(x)
+    if reply:
+        x.resend(reply, _half(reply)[1])
 
 
 def long(x, rule):
     """More than was asked for, and its length says the same."""
-    reply = x.ask()
-    x.resend(reply, reply.body() + b'and more')
+    reply = _good(x)
+    if reply:
+        x.resend(reply, reply.body() + b'and more')
 
 
 def until_close(x, rule):
     """Half of the body, and no length at all: it ends where the connection does."""
-    reply = x.ask()
+    reply = _good(x)
+    if not reply:
+        return
     half = _half(reply)[1]
     reply.set('Transfer-Encoding', None)
     reply.set('Content-Length', None)
@@ -164,7 +177,9 @@ def until_close(x, rule):
 
 def corrupt(x, rule, at=None):
     """One bit of the body is another."""
-    reply = x.ask()
+    reply = _good(x)
+    if not reply:
+        return
     body = bytearray(reply.body())
     if body:
         i = x.proxy.rng.randrange(len(body)) if at is None else at % len(body)
@@ -282,10 +297,26 @@ def conditions_ignored(x, rule):
     x.pass_answer(x.ask_anew(without={'if-match', 'if-none-match'}))
 
 
+def _is_conditional(x):
+    return 'if-match' in x.request.header or 'if-none-match' in x.request.header
+
+
 def conditions_lost(x, rule):
     """A condition that holds fails all the same, and nothing is done."""
+    if not _is_conditional(x):
+        return x.relay(x.ask())
+    rule.log.append(412)
     x.read_body()
     x.answer(412, 'PreconditionFailed')
+
+
+def conflict(x, rule):
+    """Two conditional requests at once, says the server, and nothing is done."""
+    if not _is_conditional(x):
+        return x.relay(x.ask())
+    rule.log.append(409)
+    x.read_body()
+    x.answer(409, 'ConditionalRequestConflict')
 
 
 def skewed(x):
@@ -347,4 +378,5 @@ HARMS = {
     'range-ignored': range_ignored,
     'conditions-ignored': conditions_ignored,
     'conditions-lost': conditions_lost,
+    'conflict': conflict,
 }

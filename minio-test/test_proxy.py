@@ -131,11 +131,15 @@ class ProxyTest(world.MinioWorld):
     def test_requests_that_never_arrive(self):
         def put():
             self.c.put(self.bucket, 'key', BODY)
+
         for harm in ('reset-before', 'reset-in-request', 'garbage', 'stall'):
             self.broken(harm, put)
             self.assertFalse(self.there(), harm)
-        for harm, code in (('status', 'InternalError'), ('conditions-lost', 'PreconditionFailed')):
-            self.assertEqual(self.broken(harm, put, s3client.S3Error).code, code)
+        def put_if_absent():
+            self.c.put(self.bucket, 'key', BODY, headers={'If-None-Match': '*'})
+        for harm, code in (('status', 'InternalError'), ('conditions-lost', 'PreconditionFailed'),
+                           ('conflict', 'ConditionalRequestConflict')):
+            self.assertEqual(self.broken(harm, put_if_absent, s3client.S3Error).code, code)
             self.assertFalse(self.there(), harm)
         for harm in ('portal', 'error-in-200', 'empty-200'):
             self.proxy.harm(harm, times=1)

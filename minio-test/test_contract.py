@@ -1,0 +1,84 @@
+#!/usr/bin/python3
+"""What every store, stage and volume must do, done on a real MinIO: the C suites with
+OBJMAP_TEST_PLACE, plain and over TLS, and the demo on a bucket."""
+import os
+import re
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import world  # noqa: E402
+import fixtures  # noqa: E402
+import proxy  # noqa: E402
+
+OPERATIONS = 3000 if fixtures.LONG else 300
+
+
+class Contract(world.MinioWorld):
+    def suite(self, program, *filters, timeout=300, **env):
+        """Runs a C suite in the test's bucket; how many tests passed."""
+        p = subprocess.run(
+            [os.path.join(fixtures.BUILD, 'tests', program), '--jobs', '2',
+             *['--filter=' + f for f in filters]],
+            env=dict(self.env, OBJMAP_TEST_PLACE='s3://%s/t' % self.bucket,
+                     OBJMAP_TEST_OPERATIONS=str(OPERATIONS), **env),
+            capture_output=True, timeout=timeout)
+        said = (p.stdout + p.stderr).decode(errors='replace')
+        found = re.search(r'Tested: .*?(\d+).*Passing: .*?(\d+)', re.sub('\x1b[^m]*m', '', said))
+        self.assertTrue(found, said)
+        self.assertEqual(p.returncode, 0, said[-6000:])
+        self.assertEqual(found[1], found[2], said[-6000:])
+        self.assertTrue(self.s3.keys(self.bucket), 'the suite was somewhere else')
+        return int(found[2])
+
+    def test_the_contract_of_stores(self):
+        self.assertGreater(self.suite('store/test-store'), 40)
+
+    def test_the_contract_of_stages(self):
+        self.assertEqual(self.suite('stage/test-contract'), 2)
+
+    def test_volumes(self):
+        filters = () if fixtures.LONG else ('volume/a_*',)
+        self.assertGreater(self.suite('volume/test-volume', *filters), 3)
+
+    @fixtures.long_test
+    def test_commits_whose_steps_fail(self):
+        self.assertGreater(self.suite('volume/test-commit', timeout=1200), 15)
+
+    @fixtures.long_test
+    def test_races_of_volumes(self):
+        self.run_ok(os.path.join(fixtures.BUILD, 'tests/store/race-store'), timeout=300,
+                    env=dict(self.env, OBJMAP_TEST_PLACE='s3://%s/t' % self.bucket))
+
+    def test_the_contract_of_stores_over_tls(self):
+        cert, key = self.path('cert.pem'), self.path('key.pem')
+        self.run_ok('openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt',
+                    'ec_paramgen_curve:prime256v1', '-nodes', '-keyout', key, '-out', cert,
+                    '-days', '2', '-subj', '/CN=test', '-addext', 'subjectAltName=IP:127.0.0.1')
+        p = proxy.Proxy(self.endpoint, self.s3, tls=(cert, key))
+        self.addCleanup(p.close)
+        self.suite('store/test-store', 'store/a*', AWS_ENDPOINT_URL_S3=p.endpoint,
+                   AWS_CA_BUNDLE=cert)
+        self.assertGreater(len(p.requests()), 20)
+        # No payload is hashed where TLS guards it, and nobody else is believed.
+        self.assertEqual({r.header['x-amz-content-sha256'] for r in p.requests('put')},
+                         {'UNSIGNED-PAYLOAD'})
+        r = self.objmap('info', 's3://%s/none' % self.bucket, status=1, timeout=60,
+                        env=dict(self.env, AWS_ENDPOINT_URL_S3=p.endpoint))
+        self.assertIn(b'certificate', r.stderr)
+
+    def test_the_demo_on_a_bucket(self):
+        place = 's3://%s/demo/disk' % self.bucket
+        demo = os.path.join(fixtures.TOP, 'contrib', 'demo.sh')
+        p = self.run_ok(demo, '--no-install', place, timeout=300,
+                        env=dict(self.env, DEMO_DIR=fixtures.BUILD, TMPDIR='/tmp'))
+        self.assertIn(b'the snapshot is the first image, byte for byte', p.stdout)
+        if fixtures.can('fuse'):
+            self.assertIn(b'and all that was in the folder, too', p.stdout)
+        self.objmap('info', place, status=1)		# it leaves nothing behind
+        self.assertEqual([k for k in self.s3.keys(self.bucket) if '/chunk/' in k], [])
+
+
+if __name__ == '__main__':
+    fixtures.main()
