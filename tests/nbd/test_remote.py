@@ -199,11 +199,16 @@ class Restarts(Remote):
         front, client = self.mount(self.uri)
         oracle = bytearray(64 * MIB)
         stop = threading.Event()
-        kills = []
+        kills, rounds = [], [0]
 
         def kill_now_and_then():
             nonlocal server
-            while not stop.wait(rng.uniform(0.1, 0.6)):
+            # Some rounds must pass between two kills, however slow the machine.
+            while not stop.is_set():
+                wanted = rounds[0] + rng.randint(1, 30)
+                while rounds[0] < wanted and not stop.is_set():
+                    stop.wait(0.005)
+                stop.wait(rng.uniform(0, 0.01))
                 self.kill(server)
                 stop.wait(rng.uniform(0, 0.2))
                 server = self.serve()
@@ -211,9 +216,8 @@ class Restarts(Remote):
         killer = threading.Thread(target=kill_now_and_then)
         killer.start()
         try:
-            end = 0
-            while len(kills) < 8 and end < 20000:
-                end += 1
+            while len(kills) < 8:
+                rounds[0] += 1
                 cookies = []
                 for slot in rng.sample(range(16), rng.randint(1, 8)):
                     at = slot * 4 * MIB + rng.randrange(0, 1024) * 4096
