@@ -384,9 +384,10 @@ static void fetch_succeed(struct fetch *fetch)
 		judge_strange(fetch, "the server answers with less than it says");
 		return;
 	}
-	if (!file->known)
+	if (!file->known) {		/* the first get: nobody else is here yet */
 		file->version = fetch->version;
-	file->known = true;
+		file->known = true;
+	}
 	request->reply.count = request->count;
 	request->reply.size = file->version.size;
 	fetch->outcome = STORE_DONE;

@@ -192,6 +192,10 @@ class Web(fixtures.World):
         with open(self.path('out'), 'rb') as f:
             self.assertEqual(f.read(), server.data)
         self.fails('certificate', 'copy', server.url, self.path('out2'))
+        plain = self.serve()
+        server.special = lambda h: h.answer(302, [('Location', plain.url)]) or True
+        self.fails('not followed', 'info', server.url, '--ca-bundle', pem)
+        self.assertEqual(plain.seen, [])
 
     # ---- what does not -----------------------------------------------------------
 
