@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backends/http/http.h"
 #include "src/clock.h"
 #include "src/cost.h"
 #include "src/frontend/fuse.h"
@@ -72,6 +73,19 @@ static json_t *store_status(struct store *store)
 	store_trouble(store, &trouble);
 	json_object_set_new(all, "trouble", trouble_status(&trouble));
 	return all;
+}
+
+/* Of the whole daemon; null: it has spoken none. */
+static json_t *http_status(void)
+{
+	struct http_counts counts;
+
+	http_counts(&counts);
+	if (!counts.connects)
+		return json_null();
+	return json_pack("{s:i, s:i, s:i, s:o}", "connections", (int)counts.connections,
+			 "busy", (int)counts.busy, "queued", (int)counts.queued,
+			 "connects", count(counts.connects));
 }
 
 /* A batch is a commit; what of it is longer than the store's threshold goes in
@@ -160,5 +174,6 @@ json_t *mount_status(struct mount *mount)
 				    server_status(stage_backend(export->stage)));
 	}
 	pthread_rwlock_unlock(&mount->open_lock);
+	json_object_set_new(all, "http", http_status());
 	return all;
 }

@@ -168,6 +168,8 @@ class Web(fixtures.World):
         self.assertTrue(client.is_read_only())
         for at, count in ((0, 512), (1, 4095), (65535, 70000), (len(server.data) - 7, 7)):
             self.assertEqual(client.pread(count, at), server.data[at:at + count])
+        self.assertEqual(self.status()['http'], {'connections': 1, 'busy': 0, 'queued': 0,
+                                                 'connects': 1})
         with self.assertRaises(nbd.Error):
             client.pwrite(b'x' * 512, 0)
         self.objmap('umount', where)
