@@ -219,6 +219,7 @@ class Proxy:
         self.server = (where.hostname, where.port)
         self.server_tls = ssl._create_unverified_context() if where.scheme == 'https' else None
         self.s3, self.latency, self.skew = s3, latency, 0
+        self.resigns = False	# every request is signed anew, with the keys of s3
         self.rng = random.Random(seed)
         self.tls = None
         if tls:
@@ -365,9 +366,9 @@ class Proxy:
             client.close()
         except Gone:
             client.reset()	# unless the harm has closed it already
-        except (OSError, ValueError, KeyError) as e:
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as e:
             client.reset()
-            if not isinstance(e, OSError):
+            if isinstance(e, (ValueError, KeyError)):
                 print('proxy: %r' % e, file=sys.stderr)
         finally:
             with self.lock:
@@ -391,7 +392,9 @@ class Proxy:
                 request.harm = rule.name
                 rule.act(exchange, rule, **rule.arguments)
             elif self.skew:
-                        harms.skewed(exchange)
+                harms.skewed(exchange)
+            elif self.resigns:
+                exchange.pass_answer(exchange.ask_anew())
             else:
                 reply = exchange.ask()
                 if request.kind == 'list':

@@ -97,9 +97,10 @@ class Faults(world.MinioWorld):
         return verbs.Run(self.path(prefix), self.bucket, prefix,
                          dict(self.env, OBJMAP_RETRY_FOR='60s'), harmed, seed)
 
-    def act(self, verb, p, retry_for, seed, harm):
+    def act(self, verb, p, retry_for, seed, harm, lasting=False):
         """Runs VERB with HARM, a function that begins it; its Result."""
         run = self.run_of(verb, p, retry_for, seed)
+        run.lasting = lasting
         steps = verbs.VERBS[verb](run)
         try:
             next(steps)
@@ -164,7 +165,7 @@ class Faults(world.MinioWorld):
                 fault, verb, 'lasting' if lasting else 'passing', skip,
                 '' if lasting else ' %d times' % times)
             try:
-                result = self.act(verb, p, RETRY_FOR if lasting else 30, seed, begin)
+                result = self.act(verb, p, RETRY_FOR if lasting else 30, seed, begin, lasting)
                 # What doctor says of a server in trouble is no promise, if it is no yes.
                 self.judge(result, LIE if verb == 'doctor' else expected, lasting, arguments)
             except verbs.Wrong as e:
@@ -182,7 +183,7 @@ class Faults(world.MinioWorld):
             if not r.ok:
                 raise verbs.Wrong('no harm was done: ' + said)
             return
-        if not r.err.strip():
+        if not (r.err + r.out.decode(errors='replace')).strip():
             raise verbs.Wrong('it says nothing: ' + said)
         if expected == HARMLESS or (expected in (PASSES, DAMAGED) and not lasting):
             raise verbs.Wrong('the fault passed, the verb did not: ' + said)

@@ -15,6 +15,18 @@ import subprocess  # noqa: E402
 MINIO = os.path.join(HERE, 'minio')
 
 
+def put_bucket(s3, bucket):
+    """Of a server that was just started: it says for a while that it is not ready."""
+    def done():
+        try:
+            return s3.put_bucket(bucket)
+        except s3client.S3Error as e:
+            if e.status != 503:
+                raise
+            return None
+    fixtures.wait_for(done, 'the bucket')
+
+
 class MinioWorld(fixtures.World):
     """Gives self.s3 (an s3client.Client), self.bucket, self.endpoint and self.keys
     (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID ...), which self.env has too."""
@@ -69,4 +81,4 @@ class MinioWorld(fixtures.World):
         self.env.update(self.keys, AWS_EC2_METADATA_DISABLED='true')
         self.s3 = s3client.Client.from_env(self.keys)
         self.bucket = 'om-' + uuid.uuid4().hex[:12]
-        self.s3.put_bucket(self.bucket)
+        put_bucket(self.s3, self.bucket)

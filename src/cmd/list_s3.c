@@ -210,6 +210,9 @@ static int look_at_head(struct search *search, const char *prefix)
 	else if (!error && head->state != HEAD_DELETED)
 		error = add_seen(search, prefix, head);
 	free(head);
+	if (error == -EBADMSG)
+		log_warning("s3://%s/%shead: no volume's, or damaged: %s",
+			    search->place->bucket, prefix, fault.what);
 	if (error == -ENOENT || error == -EBADMSG)
 		return 0;
 	return error && error != -ENOTSUP ? error : 1;
@@ -262,7 +265,7 @@ static int list_folder(struct search *search, const struct folder *folder,
 	char token[TOKEN_MAX] = "", *query;
 	struct store_listing page;
 	struct s3_call call;
-	bool more = true;
+	bool more = true, again = false;
 	int error = 0;
 
 	while (!error && more && may_ask(search)) {
@@ -282,11 +285,15 @@ static int list_folder(struct search *search, const struct folder *folder,
 					    "ListBucketResult",
 					    "NextContinuationToken", token,
 					    sizeof(token));
-		if (error == -EBADMSG || error == -E2BIG)
-			log_error("%s: LIST: this is no listing", search->place->base);
 		s3_call_free(&call);
 		free(query);
 		store_listing_free(&page);
+		if (error == -EBADMSG && !again) {
+			again = more = true;	/* a bad transfer is worth one more try */
+			error = 0;
+		} else if (error == -EBADMSG || error == -E2BIG) {
+			log_error("%s: LIST: this is no listing", search->place->base);
+		}
 	}
 	return error;
 }

@@ -289,7 +289,8 @@ CLAIM(times_are_the_stores)
 	must_put(t->store, "k", "x");
 	cr_assert_eq(get_range(t->store, "k", NULL, 0, 0, NULL, &reply), STORE_DONE);
 	cr_assert_geq(reply.last_modified + 1, before);
-	cr_assert_leq(reply.last_modified, reply.date);
+	/* Some servers renew the date they send once a second. */
+	cr_assert_leq(reply.last_modified, reply.date + 1);
 	cr_assert_leq(reply.date, (uint64_t)time(NULL));
 }
 
