@@ -52,6 +52,7 @@ struct verify {
 	/* ... and, once chunks are read, result and the calls to options. */
 };
 
+__attribute__((format(printf, 3, 0)))
 static void tell(struct verify *verify, const char *key, const char *format,
 		 va_list arguments)
 {
