@@ -369,11 +369,15 @@ static void part_done(struct s3_op *op)
 		snprintf(part->etag, sizeof(part->etag), "%s", etag);
 		part->size = op->call.body_count;
 	} else {
-		if (op->call.outcome == STORE_FAILED || op->call.outcome == STORE_ABSENT)
-			atomic_store(&upload->stop, true);
+		bool stop = op->call.outcome == STORE_FAILED ||
+			    op->call.outcome == STORE_ABSENT;
+
 		pthread_mutex_lock(&s3->lock);
 		op = keep_worst(upload, op);
 		pthread_mutex_unlock(&s3->lock);
+		/* Only now: those that it stops are cancelled, which is no reason. */
+		if (stop)
+			atomic_store(&upload->stop, true);
 	}
 	if (op)
 		s3_op_free(op);
