@@ -86,9 +86,11 @@ static int content_open(struct object *object, uint64_t count, struct content *c
 		return error;
 	error = -posix_fallocate(file->fd, 0, (off_t)count);
 	if (!error) {
-		content->bytes = mmap(NULL, count, PROT_READ | PROT_WRITE, MAP_SHARED,
-				      file->fd, 0);
-		content->mapped = content->bytes != MAP_FAILED;
+		void *bytes = mmap(NULL, count, PROT_READ | PROT_WRITE, MAP_SHARED,
+				   file->fd, 0);
+
+		content->mapped = bytes != MAP_FAILED;
+		content->bytes = content->mapped ? bytes : NULL;
 		error = content->mapped ? 0 : -errno;
 	}
 	spill_close(file);
