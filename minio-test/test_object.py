@@ -347,6 +347,37 @@ class Writing(ObjectWorld):
         self.objmap('gc', self.place(), '--grace', '0s')
         self.expect_clean('image')
 
+    def bounded(self, act, what):
+        """What ACT raises, or None; it must end."""
+        raised = []
+
+        def run():
+            try:
+                act()
+                raised.append(None)
+            except (nbd.Error, OSError) as e:
+                raised.append(e)
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(40)
+        if thread.is_alive():
+            os.kill(self.pids[-1], signal.SIGKILL)
+            self.fail(what + ' hangs')
+        return raised[0]
+
+    def test_no_read_waits_for_a_version_that_will_not_come(self):
+        p = self.through_proxy()
+        self.begin(MIB, '--retry-for', '2s')
+        p.harm('reset-before', kind='put', key='/image$')
+        self.write(0, b'x' * 4096)
+        with self.assertRaises(nbd.Error):
+            self.h.flush()			# nobody knows what became of it
+        p.heal()
+        self.s3.put(self.bucket, 'image', b'theirs')
+        read = self.bounded(lambda: self.h.pread(4096, 500000), 'a read')
+        self.assertIsInstance(read, nbd.Error)
+        self.assertIn('replaced', self.log())
+
     @staticmethod
     def swallow(act):
         try:

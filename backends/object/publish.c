@@ -124,15 +124,19 @@ static int send_sealed(struct object *object)
 	error = object_send(object, tag);
 	pthread_mutex_lock(&object->lock);
 	object->publishing = false;
-	object->settling = *object->doubtful;
 	if (error) {
 		object->counts.failed++;
-		if (error == -ESTALE)
+		if (error == -ESTALE) {
+			/* Somebody else's is there: nothing is left to be settled,
+			 * and no read waits for it. */
+			*object->doubtful = 0;
 			object_lost(object);
+		}
 	} else {
 		object->counts.publishes++;
 		memcpy(object->tag, tag, sizeof(object->tag));
 	}
+	object->settling = *object->doubtful;
 	reads = object->settling ? NULL : object->reads;
 	if (reads)
 		object->reads = NULL;

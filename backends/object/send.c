@@ -590,6 +590,15 @@ static int send_once(struct sending *sending, char tag[STORE_TAG_MAX])
 		send_whole(sending, tag) : send_upload(sending, tag);
 }
 
+static void forget_parts(struct sending *sending)
+{
+	parts_free(&sending->list);
+	free(sending->parts);
+	sending->parts = NULL;
+	atomic_store(&sending->next, 0);
+	atomic_store(&sending->error, 0);
+}
+
 int object_send(struct object *object, char tag[STORE_TAG_MAX])
 {
 	struct sending sending = { .object = object, .map = &object->sealed };
@@ -603,14 +612,17 @@ int object_send(struct object *object, char tag[STORE_TAG_MAX])
 	memcpy(sending.tag, object->tag, sizeof(sending.tag));
 	error = send_once(&sending, tag);
 	if (error == -ESTALE && *doubtful) {
-		/* It came late, in the middle of this one: the next one knows. */
-		error = settle_doubt(&sending) == 0 ? -EAGAIN : -ESTALE;
-	} else if (!error) {
+		/* Did it come late, in the middle of this one?  Then we go on from it. */
+		error = settle_doubt(&sending);
+		forget_parts(&sending);
+		if (!error)
+			error = send_once(&sending, tag);
+	}
+	if (!error) {
 		set_doubtful(object, "");
 		count(&sending);
 	}
-	parts_free(&sending.list);
-	free(sending.parts);
+	forget_parts(&sending);
 	pthread_cond_destroy(&sending.ended);
 	pthread_mutex_destroy(&sending.lock);
 	return error;
