@@ -378,6 +378,19 @@ class Writing(ObjectWorld):
         self.assertIsInstance(read, nbd.Error)
         self.assertIn('replaced', self.log())
 
+    def test_what_cannot_be_published_can_be_dropped(self):
+        p = self.through_proxy()
+        self.begin(MIB)
+        p.harm('status', kind='put', key='/image$', status=503, code='SlowDown')
+        self.write(0, b'x' * 4096)
+        thread = threading.Thread(target=lambda: self.swallow(self.h.flush), daemon=True)
+        thread.start()
+        wait_for(lambda: p.requests('put', '/image$'), 'the flush to be tried')
+        self.assertIsNone(self.bounded(lambda: self.objmap(
+            'umount', self.where, '--no-drain', '--force', status=None), 'umount'))
+        wait_gone(self.pids[-1])
+        thread.join(10)
+
     @staticmethod
     def swallow(act):
         try:

@@ -60,6 +60,7 @@ static int run(struct object *object, struct s3_call *call, const char *what)
 {
 	/* An upload begun twice is found by gc; a part sent twice is one. */
 	call->repeatable = true;
+	call->retry_for = &object->store->retry_for;
 	s3_wait_retrying(object->client, call, deadline_of(object), &object->stop);
 	if (call->outcome == STORE_DONE)
 		return 0;
@@ -337,7 +338,8 @@ static enum seen look(struct sending *sending, const char *ours,
 	char byte;
 	struct iovec iov = { &byte, 1 };
 	struct s3_call call = { .method = "GET", .key = object->key, .sink = &iov,
-				.nr_sink = 1, .sink_count = 1 };
+				.nr_sink = 1, .sink_count = 1,
+				.retry_for = &object->store->retry_for };
 	enum seen seen = SEEN_NOTHING;
 	const char *id, *etag;
 
@@ -373,12 +375,16 @@ static int tag_of_reply(const struct s3_call *call, char tag[STORE_TAG_MAX])
 	return keep_etag(etag, tag);
 }
 
+static bool may_have_come(const struct s3_call *call)
+{
+	return call->outcome == STORE_UNKNOWN || call->outcome == STORE_DONE;
+}
+
 /* What an answer of @outcome and what was seen after it mean.  0: it is there; 1: try
  * again; -errno. */
 static int judge(struct sending *sending, const struct s3_call *call, enum seen seen)
 {
-	bool unknown = call->outcome == STORE_UNKNOWN ||
-		       call->outcome == STORE_TRANSIENT || call->outcome == STORE_DONE;
+	bool unknown = may_have_come(call) || call->outcome == STORE_TRANSIENT;
 
 	if (seen == SEEN_OURS)
 		return 0;
@@ -389,6 +395,14 @@ static int judge(struct sending *sending, const struct s3_call *call, enum seen 
 	log_error("%s: publishing a new version: %s", sending->object->place,
 		  call->message);
 	return call->error ? call->error : -EIO;
+}
+
+/* @error ends the tries, of which @may_come is still to be seen later. */
+static int give_up(struct sending *sending, bool may_come, int error)
+{
+	if (may_come && error != -ESTALE)
+		set_doubtful(sending->object, sending->id);
+	return error;
 }
 
 static void wait_ms(unsigned int ms)
@@ -403,7 +417,8 @@ static int make_version(struct sending *sending, const struct s3_call *model,
 			char tag[STORE_TAG_MAX])
 {
 	struct object *object = sending->object;
-	uint64_t deadline = deadline_of(object);
+	uint64_t begun = clock_now(), deadline = deadline_of(object);
+	bool may_come = false;
 	int verdict;
 
 	pthread_mutex_lock(&object->lock);
@@ -413,12 +428,13 @@ static int make_version(struct sending *sending, const struct s3_call *model,
 		struct s3_call call = *model;
 
 		call.headers = (struct http_headers){ 0 };
+		call.retry_for = &object->store->retry_for;
 		verdict = add_condition(sending, &call.headers);
 		if (!verdict && model->writes_object)
 			verdict = add_kept(sending, &call.headers);
 		if (verdict) {
 			s3_call_free(&call);
-			return verdict;
+			return give_up(sending, may_come, verdict);
 		}
 		s3_wait_retrying(object->client, &call, deadline, &object->stop);
 		if (call.outcome == STORE_DONE && tag_of_reply(&call, tag) == 0)
@@ -426,12 +442,16 @@ static int make_version(struct sending *sending, const struct s3_call *model,
 		else
 			verdict = judge(sending, &call,
 					look(sending, sending->id, tag));
+		may_come |= may_have_come(&call);
 		s3_call_free(&call);
-		if (verdict <= 0)
-			return verdict;
+		if (verdict == 0)
+			return 0;
+		if (verdict < 0)
+			return give_up(sending, may_come, verdict);
 		if (atomic_load(&object->stop))
 			return -ECANCELED;
-		if (clock_now() >= deadline) {
+		if (clock_now() >= deadline ||
+		    clock_now() - begun >= atomic_load(&object->store->retry_for)) {
 			set_doubtful(object, sending->id);
 			log_error("%s: whether the new version is there could not be found out in time; the next flush tries again",
 				  object->place);

@@ -335,10 +335,19 @@ static bool is_worth_another(const struct s3_call *call)
 	       (call->repeatable && call->outcome == STORE_UNKNOWN);
 }
 
+/* When it is not tried again any more, for a call that began at @begun. */
+static uint64_t end_of(const struct s3_call *call, uint64_t begun, uint64_t deadline)
+{
+	uint64_t retry_for = call->retry_for ? atomic_load(call->retry_for) : UINT64_MAX;
+	uint64_t end = retry_for > UINT64_MAX - begun ? UINT64_MAX : begun + retry_for;
+
+	return deadline && deadline < end ? deadline : end;
+}
+
 void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
 		      uint64_t deadline, const atomic_bool *stop)
 {
-	uint64_t delay = DELAY_FIRST, wait, now, left;
+	uint64_t delay = DELAY_FIRST, begun = clock_now(), wait, now, end, left;
 	struct random random;
 	struct timespec t;
 
@@ -349,10 +358,11 @@ void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
 			return;
 		wait = delay / 2 + random_below(&random, delay / 2 + 1);
 		now = clock_now();
-		left = deadline > now ? deadline - now : 0;
-		if (deadline && left < DELAY_FIRST)
+		end = end_of(call, begun, deadline);
+		left = end > now ? end - now : 0;
+		if (left < DELAY_FIRST)
 			return;
-		if (deadline && wait > left / 2)
+		if (wait > left / 2)
 			wait = left / 2;	/* the time that is left is used */
 		t.tv_sec = (time_t)(wait / CLOCK_SECOND);
 		t.tv_nsec = (long)(wait % CLOCK_SECOND);

@@ -90,6 +90,9 @@ struct s3_call {
 	size_t text_max;		/* 0: 1 MiB */
 	enum request_priority priority;
 	uint64_t deadline;		/* clock_now() */
+	const _Atomic uint64_t *retry_for;	/* ns; s3_wait_retrying() looks at it before
+					 * each try, so that it can be made shorter
+					 * meanwhile; NULL: only the deadline counts */
 	s3_done *done;			/* once, on any thread, no lock held */
 	/* Asked when it is about to leave the queue, on an I/O thread; may be
 	 * NULL.  True: nobody wants it any more; it ends with -ECANCELED. */
