@@ -391,6 +391,24 @@ class Writing(ObjectWorld):
         wait_gone(self.pids[-1])
         thread.join(10)
 
+    def test_flushes_that_fail_pile_up_no_files(self):
+        p = self.through_proxy()
+        self.begin(MIB)
+        p.harm('status', kind='put', key='/image$', status=403, code='AccessDenied')
+        self.write(0, b'x' * 512)
+        for _ in range(5):
+            with self.assertRaises(nbd.Error):
+                self.h.flush()
+        folder = '/proc/%d/fd' % self.pids[-1]
+        links = [os.readlink(os.path.join(folder, fd)) for fd in os.listdir(folder)]
+        # What waits, and where the next writes go.
+        self.assertLessEqual(len([n for n in links if n.startswith(self.path('state'))
+                                  and 'deleted' in n]), 2)
+        p.heal()
+        self.write(700, b'y' * 512)
+        self.h.flush()
+        self.expect_same(self.stored(), bytes(self.data))
+
     @staticmethod
     def swallow(act):
         try:

@@ -348,16 +348,34 @@ static void write_ended(struct object *object, struct request *request, int erro
 		request_complete(request, error);
 }
 
-static uint64_t spilled_bytes(const struct object *object)
+static void add_up(const struct spill *spill, uint64_t *bytes, unsigned int *files)
 {
-	const struct spill *spill;
-	uint64_t bytes = 0;
+	for (; spill; spill = spill->next) {
+		*bytes += spill->at;
+		++*files;
+	}
+}
 
-	for (spill = object->spills; spill; spill = spill->next)
-		bytes += spill->at;
-	for (spill = object->sealed_spills; spill; spill = spill->next)
-		bytes += spill->at;
-	return bytes;
+/* Whether @count bytes more must wait for the publisher.  The lock is held. */
+static bool is_full(const struct object *object, uint64_t count)
+{
+	unsigned int files = 0;
+	uint64_t used = 0;
+
+	if (object->open.nr >= OBJECT_RANGES_MAX)
+		return true;
+	add_up(object->spills, &used, &files);
+	add_up(object->sealed_spills, &used, &files);
+	return (used && used + count > object->dirty_limit) ||
+	       (object->publishing && files > OBJECT_SPILLS_MAX);
+}
+
+/* The lock is held. */
+static void wait_for_room(struct object *object, struct request *request)
+{
+	request->next = object->writes;
+	object->writes = request;
+	pthread_cond_broadcast(&object->wake);
 }
 
 /* A place for @request's bytes.  1: found, and its spill is held; 0: it waits for
@@ -365,7 +383,7 @@ static uint64_t spilled_bytes(const struct object *object)
 static int find_room(struct object *object, struct request *request, uint64_t *at,
 		     bool *again)
 {
-	uint64_t start = request->offset, end = start + request->count, used;
+	uint64_t start = request->offset, end = start + request->count;
 	struct spill *spill = object->spills;
 	struct dirty_range range;
 
@@ -376,12 +394,8 @@ static int find_room(struct object *object, struct request *request, uint64_t *a
 		 range.start == start && range.end >= end;
 	*at = *again ? range.at : spill->at;
 	if (!*again) {
-		used = spilled_bytes(object);
-		if (used && (used + request->count > object->dirty_limit ||
-			     object->open.nr >= OBJECT_RANGES_MAX)) {
-			request->next = object->writes;
-			object->writes = request;
-			pthread_cond_broadcast(&object->wake);
+		if (is_full(object, request->count)) {
+			wait_for_room(object, request);
 			return 0;
 		}
 		spill->at += request->count;
@@ -428,10 +442,37 @@ static void write_run(struct job *job)
 	write_ended(object, request, error);
 }
 
+static void zero_run(struct object *object, struct request *request)
+{
+	bool full = false;
+	int error;
+
+	pthread_mutex_lock(&object->lock);
+	error = object->lost;
+	if (!error && object->open.nr >= OBJECT_RANGES_MAX) {
+		full = true;
+		if (request->flags & REQUEST_NOWAIT)
+			error = -EAGAIN;
+		else
+			wait_for_room(object, request);
+	} else if (!error) {
+		error = dirty_set(&object->open, request->offset,
+				  request->offset + request->count, NULL, 0);
+	}
+	pthread_mutex_unlock(&object->lock);
+	if (error || !full)
+		write_ended(object, request, error);
+}
+
 void object_write_again(struct object *object, struct request *request)
 {
-	struct write *write = malloc(sizeof(*write));
+	struct write *write;
 
+	if (request->op == REQUEST_ZERO) {
+		zero_run(object, request);
+		return;
+	}
+	write = malloc(sizeof(*write));
 	if (!write) {
 		request_complete(request, -ENOMEM);
 		return;
@@ -451,22 +492,10 @@ static void object_write(struct stage *stage, struct request *request)
 
 static void object_zero(struct stage *stage, struct request *request)
 {
-	struct object *object = object_of(stage);
-	int error;
-
-	if (request->flags & REQUEST_NOWAIT && request->flags & REQUEST_FUA) {
+	if (request->flags & REQUEST_NOWAIT && request->flags & REQUEST_FUA)
 		request_complete(request, -EAGAIN);
-		return;
-	}
-	pthread_mutex_lock(&object->lock);
-	error = object->lost;
-	if (!error)
-		error = dirty_set(&object->open, request->offset,
-				  request->offset + request->count, NULL, 0);
-	if (object->open.nr >= OBJECT_RANGES_MAX)
-		pthread_cond_broadcast(&object->wake);
-	pthread_mutex_unlock(&object->lock);
-	write_ended(object, request, error);
+	else
+		zero_run(object_of(stage), request);
 }
 
 /* ---- the rest ------------------------------------------------------------------------- */

@@ -76,7 +76,7 @@ struct object {
 	struct request *flushes;	/* wait for the next publishing */
 	struct request *writes;		/* wait for room, newest first */
 	struct request *reads;		/* refused while settling: tried again after */
-	bool publishing;
+	bool publishing;		/* something is sealed and under way */
 	bool settling;			/* a new version may be there already */
 	char doubtful[17];		/* id of a publishing of which it was never known
 					 * whether it is there; empty: none */
@@ -86,6 +86,7 @@ struct object {
 	struct object_counts counts;
 };
 
+#define OBJECT_SPILLS_MAX 64u		/* files, while publishing fails again and again */
 #define OBJECT_RANGES_MAX 1000000u	/* 40 bytes each; then it is published */
 
 extern const struct stage_ops object_ops;

@@ -61,6 +61,21 @@ static bool has_readers(const struct spill *spill)
 	return false;
 }
 
+/* Where no range is in the map, the files hold nothing but what was left of writes
+ * that failed, which must not keep others from their room for ever.  The lock is held,
+ * and let go while writes end that may yet be in the map. */
+static void reclaim(struct object *object)
+{
+	struct spill *spill;
+
+	while (object->writes && !object->open.nr && has_writers(object->spills))
+		pthread_cond_wait(&object->wake, &object->lock);
+	if (object->open.nr || has_writers(object->spills) || has_readers(object->spills))
+		return;
+	for (spill = object->spills; spill; spill = spill->next)
+		spill->at = 0;
+}
+
 /* Seals the map; @spill takes the writes from now on.  The lock is held, and let go
  * while writes into the sealed files end. */
 static void seal(struct object *object, struct spill *spill)
@@ -92,6 +107,19 @@ static bool unseal(struct object *object)
 	return true;
 }
 
+/* After a failure: an empty file is the next one again, so that a flush that fails
+ * leaves none behind.  The lock is held. */
+static struct spill *take_unused(struct object *object)
+{
+	struct spill *spill = object->spills;
+
+	if (spill->at || !spill->next)
+		return NULL;
+	object->spills = spill->next;
+	spill->next = NULL;
+	return spill;
+}
+
 /* The sealed map is in the object: its files go when nobody reads them.  The lock is
  * held, and let go meanwhile. */
 static void retire(struct object *object)
@@ -119,11 +147,9 @@ static int send_sealed(struct object *object)
 	struct request *reads;
 	int error;
 
-	object->publishing = true;
 	pthread_mutex_unlock(&object->lock);
 	error = object_send(object, tag);
 	pthread_mutex_lock(&object->lock);
-	object->publishing = false;
 	if (error) {
 		object->counts.failed++;
 		if (error == -ESTALE) {
@@ -162,14 +188,18 @@ static int publish(struct object *object, struct spill **spill)
 	if (object->sealed.nr && !unseal(object))
 		return -ENOMEM;
 	if (!object->open.nr)
+		reclaim(object);
+	if (!object->open.nr)
 		return 0;
+	object->publishing = true;
 	seal(object, *spill);
 	*spill = NULL;
 	error = send_sealed(object);
-	if (error)
-		unseal(object);
-	else
+	object->publishing = false;
+	if (!error)
 		retire(object);
+	else if (unseal(object))
+		*spill = take_unused(object);
 	return error;
 }
 
