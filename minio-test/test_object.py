@@ -291,6 +291,20 @@ class Writing(ObjectWorld):
         with open(next(k for k in kept if k.endswith('index'))) as f:
             self.assertIn('bytes 100 4000 0\n', f.read())
 
+    def test_a_daemon_that_is_ended_saves_what_is_not_published_or_stays(self):
+        p = self.through_proxy()
+        self.begin(MIB)
+        self.write(5, b'kept')
+        self.h.shutdown()
+        pid = self.status(self.where)['pid']
+        p.harm('status', kind='put', status=403, code='AccessDenied')
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: 'stays mounted' in self.log(), 'a first try to fail')
+        p.heal()
+        os.kill(pid, signal.SIGTERM)
+        wait_gone(pid)
+        self.expect_same(self.stored(), bytes(self.data))
+
     def test_a_version_whose_answer_was_lost_is_found_out(self):
         p = self.through_proxy()
         for size, kind in ((12 * MIB, 'complete'), (MIB, 'put')):

@@ -394,7 +394,9 @@ static void save_the_rest(struct mount *mount, struct control_client *client)
 		error = mount_flush(mount, client);
 		if (!error || is_fenced(mount))
 			return;
-		if (!mount->export->volume) {
+		/* What a file or a disk could not write is gone already. */
+		if (!mount->export->volume &&
+		    !stage_backend(mount->export->stage)->server) {
 			log_error("%s: flush of %s: %s", mount->spec.where.text,
 				  mount->spec.place.text, strerror(-error));
 			mount->status = 1;
