@@ -246,9 +246,11 @@ def not_found(x, rule, code='NoSuchKey'):
 
 # ---- the server is asked something else -----------------------------------------------------
 
-def late(x, rule, seconds=1.0):
-    """The client sees a reset; the request arrives at the server later."""
+def late(x, rule, seconds=1.0, silence=0.0):
+    """The client sees a reset (after SILENCE seconds); the request arrives at the
+    server later."""
     _later(x, rule, seconds)
+    x.wait(silence)
     x.reset()
 
 

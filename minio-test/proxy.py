@@ -229,7 +229,8 @@ class Proxy:
         self.rules, self.all, self.listings = [], [], {}
         self.wires = {}			# of each connection of a client: it and the server's
         self.opened = self.peak = self.healed = 0
-        self.is_closed, self.is_refusing = False, 0
+        self.is_closed, self.is_listening = False, True
+        self.is_refusing = 0		# how often it was told to
         self.listener = self._listen(port)
         self.port = self.listener.getsockname()[1]
         self.endpoint = '%s://127.0.0.1:%d' % ('https' if tls else 'http', self.port)
@@ -289,7 +290,10 @@ class Proxy:
         with self.lock:
             self.is_refusing += 1
             mine = self.is_refusing
-            self.listener.shutdown(socket.SHUT_RDWR)
+            # Shut down twice, it would listen again but give dead connections.
+            if self.is_listening:
+                self.listener.shutdown(socket.SHUT_RDWR)
+            self.is_listening = False
             wires = [w for pair in self.wires.values() for w in pair if w]
         for w in wires:
             w.reset_by_other()
@@ -300,6 +304,7 @@ class Proxy:
         with self.lock:
             if refusal in (None, self.is_refusing) and not self.is_closed:
                 self.listener.listen(256)
+                self.is_listening = True
 
     def close(self):
         with self.lock:

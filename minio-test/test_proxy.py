@@ -220,6 +220,13 @@ class ProxyTest(world.MinioWorld):
             self.get()
         time.sleep(0.7)
         self.assertEqual(self.get().body, BODY)
+        self.proxy.refuse(0.3)
+        self.proxy.refuse(0.5)		# the longer one counts
+        time.sleep(0.4)
+        with self.assertRaises(ConnectionRefusedError):
+            self.get()
+        time.sleep(0.3)
+        self.assertEqual(self.get().body, BODY)
 
     def test_a_late_put_arrives_after_a_newer_one(self):
         rule = self.proxy.harm('late', kind='put', times=1, seconds=0.3)

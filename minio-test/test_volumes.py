@@ -146,7 +146,8 @@ class Volumes(world.MinioWorld):
         first, h1 = self.mount(env=self.through(slow))
         h1.pwrite(b'1' * MIB, 0)
         h1.flush()
-        late = slow.harm('late', kind='put', key='/head$', times=1, seconds=2.0)
+        late = slow.harm('late', kind='put', key='/head$', times=1, seconds=2.0,
+                         silence=60.0)
         h1.pwrite(b'2' * MIB, 0)
         thread = threading.Thread(target=self.fails, args=(h1.flush,))
         thread.start()
@@ -159,6 +160,7 @@ class Volumes(world.MinioWorld):
         fixtures.wait_for(lambda: late.log, 'the late swap', 20)
         self.assertNotEqual(late.log, [200])
         first.send_signal(signal.SIGCONT)
+        slow.heal()
         thread.join(60)
         self.assertTrue(self.failed, 'a flush of a fenced writer succeeded')
         self.end(second, h2)
