@@ -19,6 +19,8 @@
 
 #define MAX_SPARE 32	/* ops, each with its buffer, kept for the next requests */
 #define GONE_MS	  2000	/* the kernel ends a session with its last mount at once */
+#define BUSY_TRIES 10
+#define BUSY_MS	   50
 
 /* ---- ops and their buffers --------------------------------------------------------- */
 
@@ -371,6 +373,19 @@ static bool session_ends(struct fuse_file *file)
 	return false;
 }
 
+/* Whoever looks at the path at this very moment (a status, an lsof) makes it busy,
+ * too: that is over soon. */
+static int unmount_unless_used(const char *path)
+{
+	int error = mountpoint_unmount(path, false);
+
+	for (int tries = 0; error == -EBUSY && tries < BUSY_TRIES; tries++) {
+		usleep(BUSY_MS * 1000);
+		error = mountpoint_unmount(path, false);
+	}
+	return error;
+}
+
 /* Takes the file from its path.  *@detached: the kernel will not end the
  * session by itself, or the path is not ours any more. */
 static int unmount(struct fuse_file *file, enum fuse_stop how, bool *detached)
@@ -386,7 +401,7 @@ static int unmount(struct fuse_file *file, enum fuse_stop how, bool *detached)
 			  file->path);
 		return -EBUSY;
 	}
-	error = mountpoint_unmount(file->path, false);
+	error = unmount_unless_used(file->path);
 	if (error == -EBUSY && how != FUSE_STOP_ASK) {
 		error = detach(file, how);
 		*detached = !error;
