@@ -252,6 +252,17 @@ static void gate_leave(struct stage *stage)
 		sem_post(&stage->drained);
 }
 
+static void doorway_count(struct stage *stage, const struct request *request,
+			  bool again)
+{
+	unsigned long long one = again ? -1ull : 1, bytes = request->count;
+
+	atomic_fetch_add_explicit(&stage->counters.requests[request->op], one,
+				  memory_order_relaxed);
+	atomic_fetch_add_explicit(&stage->counters.bytes[request->op],
+				  again ? -bytes : bytes, memory_order_relaxed);
+}
+
 static void doorway_done(struct request *request, void *context, int error)
 {
 	struct stage *stage = context;
@@ -264,6 +275,9 @@ static void doorway_done(struct request *request, void *context, int error)
 	if (error && error != -EAGAIN)
 		atomic_fetch_add_explicit(&stage->counters.errors, 1,
 					  memory_order_relaxed);
+	/* It had no effect, and comes again without NOWAIT. */
+	if (error == -EAGAIN && request->flags & REQUEST_NOWAIT)
+		doorway_count(stage, request, true);
 	request_complete(request, error);
 	if (stage->limits)
 		limits_leave(stage, bytes);
@@ -377,10 +391,7 @@ void stage_submit(struct stage *stage, struct request *request)
 	}
 	if (log_wants(LOG_LEVEL_DEBUG))
 		doorway_trace(stage, request);
-	atomic_fetch_add_explicit(&stage->counters.requests[request->op], 1,
-				  memory_order_relaxed);
-	atomic_fetch_add_explicit(&stage->counters.bytes[request->op],
-				  request->count, memory_order_relaxed);
+	doorway_count(stage, request, false);
 	if (!gate_enter(stage)) {
 		doorway_refuse(stage, request, -ESHUTDOWN);
 		return;
@@ -399,6 +410,7 @@ void stage_submit(struct stage *stage, struct request *request)
 			return;
 		if (verdict == LIMITS_FULL) {
 			request->nr_frames--;
+			doorway_count(stage, request, true);
 			request_complete(request, -EAGAIN);
 			gate_leave(stage);
 			return;
