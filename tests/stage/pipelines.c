@@ -266,18 +266,26 @@ static int open_remote_plain(const char *folder, struct stage **stage)
 #endif
 
 /* One server for all runs; it ends with the test. */
+static struct server *web;
+
+static void stop_web(void)
+{
+	server_stop(web);
+}
+
 static int open_web(const char *folder, struct stage **stage)
 {
 	static const struct device_options options = { .read_only = true };
 	static uint64_t size = ODD_SIZE;
-	static struct server *server;
 	struct place place;
 	char *url;
 	int error;
 
-	if (!server)
-		server = server_start_pattern(&size);
-	url = server_url(server, "/pattern?of=64%20bits@once");
+	if (!web) {
+		web = server_start_pattern(&size);
+		atexit(stop_web);
+	}
+	url = server_url(web, "/pattern?of=64%20bits@once");
 	error = place_parse(url, 0, &place);
 	free(url);
 	if (error)
