@@ -141,14 +141,18 @@ static struct patience patience_of(struct store *store)
 
 static bool patience_wait(struct patience *patience)
 {
+	/* Read each time: closing shortens it for a swap that is under way. */
+	uint64_t all = atomic_load(&patience->store->retry_for);
+	uint64_t gone = clock_now() - patience->began;
+	uint64_t left = all > gone ? all - gone : 0, pause = patience->pause;
 	struct timespec t;
 
-	/* Read each time: closing shortens it for a swap that is under way. */
-	if (clock_now() - patience->began + patience->pause >
-	    atomic_load(&patience->store->retry_for))
+	if (left < PAUSE_FIRST)
 		return false;
-	t = (struct timespec){ .tv_sec = (time_t)(patience->pause / CLOCK_SECOND),
-			       .tv_nsec = (long)(patience->pause % CLOCK_SECOND) };
+	if (pause > left / 2)
+		pause = left / 2;	/* the time that is left is used */
+	t = (struct timespec){ .tv_sec = (time_t)(pause / CLOCK_SECOND),
+			       .tv_nsec = (long)(pause % CLOCK_SECOND) };
 	nanosleep(&t, NULL);
 	patience->pause *= 2;
 	if (patience->pause > PAUSE_MOST)
