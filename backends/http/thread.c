@@ -55,7 +55,10 @@ static int on_timer(CURLM *multi, long ms, void *context)
 {
 	struct http_thread *thread = context;
 
-	thread->timer = ms < 0 ? NEVER : clock_now() + (uint64_t)ms * CLOCK_MS;
+	/* At once is at once: thread->now is older than the clock by now, and a wait is
+	 * in whole milliseconds. */
+	thread->timer = ms < 0 ? NEVER : ms == 0 ? 0 :
+			clock_now() + (uint64_t)ms * CLOCK_MS;
 	return 0;
 }
 
