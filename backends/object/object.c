@@ -286,11 +286,9 @@ static void read_start(struct read *read)
 	}
 	atomic_store(&read->left, nr_stored + spilled + 1);
 	/* @read lives until the last read_ended() below. */
-	for (unsigned int i = 0; i < read->nr_pieces && nr_stored; i++)
-		if (read->pieces[i].kind == PIECE_STORE) {
+	for (unsigned int i = 0; i < read->nr_pieces; i++)
+		if (read->pieces[i].kind == PIECE_STORE)
 			submit_get(&read->pieces[i]);
-			nr_stored--;
-		}
 	if (spilled) {
 		read->job.run = read_spilled;
 		read->job.priority = read->request->priority;

@@ -43,10 +43,6 @@ int spill_read(const struct spill *spill, uint64_t at, const struct iovec *iov,
 int spill_write(const struct spill *spill, uint64_t at, const struct iovec *iov,
 		unsigned int nr_iov);
 
-struct object_counts {
-	uint64_t publishes, failed, parts_sent, parts_copied, puts;
-};
-
 struct object {
 	struct stage stage;		/* must stay first */
 	char *place;			/* for messages */
@@ -83,9 +79,9 @@ struct object {
 	bool stopping;
 	int lost;			/* -ESTALE: somebody replaced the object */
 	int unreported;			/* a publishing failed that no flush asked for */
-	struct object_counts counts;
 };
 
+#define OBJECT_SENDERS	  4u		/* parts sent at a time */
 #define OBJECT_SPILLS_MAX 64u		/* files, while publishing fails again and again */
 #define OBJECT_RANGES_MAX 1000000u	/* 40 bytes each; then it is published */
 

@@ -17,7 +17,6 @@
 #define REQUEST_MAX  (8u << 20)
 #define COPY_MAX     (1ull << 30)	/* of S3's 5 GiB: shorter ones go side by side */
 #define NR_DISK	     4
-#define NR_SENDERS   4
 #define DIRTY_LIMIT  (1ull << 30)
 
 void object_free(struct object *object)
@@ -367,7 +366,7 @@ static int open_for_writing(struct object *object, const struct device_options *
 	if (!error)
 		error = spill_open(object->state, &object->spills);
 	if (!error)
-		error = workers_open("object-send", NR_SENDERS, &object->senders);
+		error = workers_open("object-send", OBJECT_SENDERS, &object->senders);
 	if (!error)
 		error = publisher_start(object);
 	return error;

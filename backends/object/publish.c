@@ -150,16 +150,12 @@ static int send_sealed(struct object *object)
 	pthread_mutex_unlock(&object->lock);
 	error = object_send(object, tag);
 	pthread_mutex_lock(&object->lock);
-	if (error) {
-		object->counts.failed++;
-		if (error == -ESTALE) {
-			/* Somebody else's is there: nothing is left to be settled,
-			 * and no read waits for it. */
-			*object->doubtful = 0;
-			object_lost(object);
-		}
-	} else {
-		object->counts.publishes++;
+	if (error == -ESTALE) {
+		/* Somebody else's is there: nothing is left to be settled, and no
+		 * read waits for it. */
+		*object->doubtful = 0;
+		object_lost(object);
+	} else if (!error) {
 		memcpy(object->tag, tag, sizeof(object->tag));
 	}
 	object->settling = *object->doubtful;

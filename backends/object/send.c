@@ -21,7 +21,6 @@
 #include "src/random.h"
 
 #define ID_HEADER    "x-amz-meta-objmap-publish"
-#define NR_SENDERS   4u
 #define MALLOC_MAX   (32ull << 20)	/* longer parts are put together in a file */
 #define LOOK_WAIT_MS 500
 
@@ -302,11 +301,11 @@ static void sender_run(struct job *job)
 
 static int send_parts(struct sending *sending)
 {
-	struct sender senders[NR_SENDERS];
+	struct sender senders[OBJECT_SENDERS];
 	int error;
 
-	sending->nr_busy = NR_SENDERS;
-	for (unsigned int i = 0; i < NR_SENDERS; i++) {
+	sending->nr_busy = OBJECT_SENDERS;
+	for (unsigned int i = 0; i < OBJECT_SENDERS; i++) {
 		senders[i] = (struct sender){ { .run = sender_run,
 						.priority = PRIORITY_PUSH }, sending };
 		workers_submit(sending->object->senders, &senders[i].job);
@@ -557,22 +556,6 @@ static int send_upload(struct sending *sending, char tag[STORE_TAG_MAX])
 	return error;
 }
 
-static void count(struct sending *sending)
-{
-	struct object_counts *counts = &sending->object->counts;
-
-	pthread_mutex_lock(&sending->object->lock);
-	if (!sending->list.nr)
-		counts->puts++;
-	for (unsigned int i = 0; i < sending->list.nr; i++) {
-		if (sending->list.parts[i].copy)
-			counts->parts_copied++;
-		else
-			counts->parts_sent++;
-	}
-	pthread_mutex_unlock(&sending->object->lock);
-}
-
 /* Whether the earlier publishing of which nothing was known is there: then this one
  * goes on from it.  Its bytes differ from the version before only where the map says. */
 static int settle_doubt(struct sending *sending)
@@ -638,10 +621,8 @@ int object_send(struct object *object, char tag[STORE_TAG_MAX])
 		if (!error)
 			error = send_once(&sending, tag);
 	}
-	if (!error) {
+	if (!error)
 		set_doubtful(object, "");
-		count(&sending);
-	}
 	forget_parts(&sending);
 	pthread_cond_destroy(&sending.ended);
 	pthread_mutex_destroy(&sending.lock);
