@@ -138,6 +138,17 @@ void http_headers_remove(struct http_headers *headers, const char *name)
 	}
 }
 
+int http_headers_add_all(struct http_headers *headers,
+			 const struct http_headers *from)
+{
+	const char *line = NULL;
+	int error = 0;
+
+	while (!error && (line = http_headers_next(from, line)))
+		error = http_headers_add_line(headers, line, strlen(line));
+	return error;
+}
+
 /* What was sent may have been a secret. */
 void http_headers_free(struct http_headers *headers)
 {

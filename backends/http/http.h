@@ -31,6 +31,12 @@ struct http_headers {
  * is none; -E2BIG: HTTP_HEADERS_MAX. */
 int http_headers_add(struct http_headers *headers, const char *name,
 		     const char *value);
+/* The same of a line as it came, "Name: value\r\n", or as it is kept. */
+int http_headers_add_line(struct http_headers *headers, const char *line,
+			  size_t count);
+/* ... of all lines of @from. */
+int http_headers_add_all(struct http_headers *headers,
+			 const struct http_headers *from);
 /* The value of the first such line, or NULL. */
 const char *http_headers_find(const struct http_headers *headers,
 			      const char *name);

@@ -15,9 +15,6 @@
 
 #define NR_PRIORITIES (PRIORITY_PUSH + 1)
 
-/* A line of a reply as it came, "Name: value\r\n".  As http_headers_add(). */
-int http_headers_add_line(struct http_headers *headers, const char *line,
-			  size_t count);
 
 /* ---- sockets: watch.c ----------------------------------------------------- */
 

@@ -15,6 +15,7 @@
 
 #define PREFERRED    (1u << 20)
 #define REQUEST_MAX  (8u << 20)
+#define KEPT_NAME_MAX 256	/* of metadata; longer ones are left out */
 #define COPY_MAX     (1ull << 30)	/* of S3's 5 GiB: shorter ones go side by side */
 #define NR_DISK	     4
 #define DIRTY_LIMIT  (1ull << 30)
@@ -76,20 +77,16 @@ static int keep_header(struct http_headers *kept, const char *line)
 		"Content-Encoding", "Content-Language", "Expires",
 	};
 	size_t length = strcspn(line, ":");
-	const char *value = line[length] ? line + length + 1 : line + length;
 	bool wanted = strncasecmp(line, "x-amz-meta-", 11) == 0 &&
 		      strncasecmp(line, "x-amz-meta-objmap-", 18) != 0 &&
 		      !tells_of_content(line + 11, length - 11);
-	char name[256];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		if (strlen(names[i]) == length && strncasecmp(line, names[i], length) == 0)
 			wanted = true;
-	if (!wanted || length >= sizeof(name))
+	if (!wanted || length >= KEPT_NAME_MAX)
 		return 0;
-	memcpy(name, line, length);
-	name[length] = 0;
-	return http_headers_add(kept, name, value + strspn(value, " "));
+	return http_headers_add_line(kept, line, strlen(line));
 }
 
 static int read_reply(struct object *object, const struct s3_call *call, uint64_t *size)

@@ -168,24 +168,9 @@ static int fill(struct sending *sending, char *to, uint64_t offset, uint64_t cou
 /* What the object had besides its bytes, and the id of this publishing. */
 static int add_kept(struct sending *sending, struct http_headers *headers)
 {
-	const struct http_headers *kept = &sending->object->kept;
-	const char *line = NULL;
 	int error = http_headers_add(headers, ID_HEADER, sending->id);
 
-	while (!error && (line = http_headers_next(kept, line))) {
-		char *name = strdup(line), *colon;
-
-		if (!name)
-			return -ENOMEM;
-		colon = strchr(name, ':');
-		if (colon) {
-			*colon = 0;
-			error = http_headers_add(headers, name,
-						 colon + 1 + strspn(colon + 1, " "));
-		}
-		free(name);
-	}
-	return error;
+	return error ? error : http_headers_add_all(headers, &sending->object->kept);
 }
 
 static int add_condition(const struct sending *sending, struct http_headers *headers)

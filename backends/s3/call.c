@@ -13,7 +13,6 @@
 
 #define TEXT_MAX   (1u << 20)
 #define PATH_ROOM  (3 * STORE_KEY_MAX + 2 * S3_HOST_MAX)
-#define NAME_MAX_  128		/* of a header */
 #define DELAY_FIRST (50 * CLOCK_MS)
 #define DELAY_LAST  (5 * CLOCK_SECOND)
 
@@ -57,23 +56,6 @@ static int make_url(struct s3_call *call)
 	if (made < 0)
 		call->http.url = NULL;
 	return made < 0 ? -ENOMEM : 0;
-}
-
-static int add_lines(struct http_headers *to, const struct http_headers *from)
-{
-	const char *line = NULL, *colon;
-	char name[NAME_MAX_];
-	int error = 0;
-
-	while (!error && (line = http_headers_next(from, line))) {
-		colon = strchr(line, ':');
-		if (!colon || (size_t)(colon - line) >= sizeof(name))
-			return -EINVAL;
-		memcpy(name, line, (size_t)(colon - line));
-		name[colon - line] = 0;
-		error = http_headers_add(to, name, colon + 1 + strspn(colon + 1, " "));
-	}
-	return error;
 }
 
 static void add(struct http_headers *to, const char *name, const char *value, int *error)
@@ -129,7 +111,7 @@ static int add_options(const struct s3_call *call, struct http_headers *to)
 static int make_headers(struct s3_call *call)
 {
 	struct http_headers *to = &call->http.headers;
-	int error = add_lines(to, &call->headers);
+	int error = http_headers_add_all(to, &call->headers);
 
 	if (!error)
 		error = add_options(call, to);
