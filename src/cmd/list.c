@@ -26,6 +26,7 @@ struct volumes {
 	struct table table;
 	json_t *json;
 	unsigned int nr;
+	bool unread;	/* something could not be looked at; it was told */
 };
 
 static int add_volume(void *context, const char *place, const struct head *head)
@@ -63,12 +64,15 @@ static int look_at(struct volumes *all, const char *path, unsigned int depth)
 	char place[4200];
 	int error = store_dir_open(path, path, &how, &store);
 
-	if (error)
-		return 0;	/* told, and no reason not to list the others */
-	error = volume_read_head(store, &head, NULL);
-	store_close(store);
+	if (!error) {
+		error = volume_read_head(store, &head, NULL);
+		store_close(store);
+	}
 	if (error == -ENOENT)
 		return depth < DEPTH_MAX ? walk_folder(all, path, depth + 1) : 0;
+	/* No reason not to list the others.  A file called head may be anybody's. */
+	if (error && error != -EBADMSG && error != -ENOTSUP)
+		all->unread = true;
 	if (error || head.state == HEAD_DELETED)
 		return 0;
 	snprintf(place, sizeof(place), "dir:%s", path);
@@ -82,8 +86,10 @@ static int walk_folder(struct volumes *all, const char *path, unsigned int depth
 	int nr = scandir(path, &entries, NULL, alphasort), i, error = 0;
 
 	if (nr < 0) {
-		log_error("dir:%s: %s", path, strerror(errno));
-		return depth == 0 ? -errno : 0;
+		error = -errno;
+		log_error("dir:%s: %s", path, strerror(-error));
+		all->unread = true;
+		return depth == 0 ? error : 0;
 	}
 	for (i = 0; i < nr; i++) {
 		if (!error && entries[i]->d_type == DT_DIR &&
@@ -126,7 +132,7 @@ static int list_volumes(const struct options *options, const struct place *place
 			log_notice("%s: no volume is there or below", place->text);
 	}
 	table_free(&all.table);
-	return error ? EXIT_FAILURE : status;
+	return error || all.unread ? EXIT_FAILURE : status;
 }
 
 static int list_snapshots(const struct options *options, struct store *store)

@@ -202,7 +202,8 @@ static int look_at_head(struct search *search, const char *prefix)
 	if (!head)
 		return -ENOMEM;
 	error = read_head(search, prefix, head, &fault);
-	if (error == -EBADMSG && may_ask(search))	/* a bad transfer hides no volume */
+	/* Neither a bad transfer nor a wrong 404 hides a volume. */
+	if ((error == -EBADMSG || error == -ENOENT) && may_ask(search))
 		error = read_head(search, prefix, head, &fault);
 	if (error == -ENOTSUP)
 		log_warning("s3://%s/%s: a volume, but of a newer objmap: %s",
@@ -213,6 +214,10 @@ static int look_at_head(struct search *search, const char *prefix)
 	if (error == -EBADMSG)
 		log_warning("s3://%s/%shead: no volume's, or damaged: %s",
 			    search->place->bucket, prefix, fault.what);
+	if (error == -ENOENT)
+		log_warning("s3://%s/%shead: listed, but not there: deleted just now, "
+			    "or the server's word cannot be trusted",
+			    search->place->bucket, prefix);
 	if (error == -ENOENT || error == -EBADMSG)
 		return 0;
 	return error && error != -ENOTSUP ? error : 1;
