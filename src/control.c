@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "src/control.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/process.h"
 #include "src/volume/format.h"
@@ -226,7 +227,7 @@ static void answer(struct control_client *client)
 	json_object_set_new(reply, "error", json_integer(-error));
 	if ((error || *message) && !json_object_get(reply, "message"))
 		json_object_set_new(reply, "message", json_string(
-			*message ? message : strerror(-error)));
+			*message ? message : error_words(error)));
 	send_line(client->fd, reply);
 	json_decref(reply);
 	json_decref(request);

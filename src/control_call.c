@@ -12,6 +12,7 @@
 
 #include "src/clock.h"
 #include "src/control.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/where.h"
 
@@ -174,7 +175,7 @@ int control_ask_writer(const uint8_t uuid[16], json_t *request, json_t **reply)
 	if (error == -ECONNREFUSED || error == -ENOENT)
 		return 1;
 	if (error) {
-		log_error("the daemon that holds the volume: %s", strerror(-error));
+		log_error("the daemon that holds the volume: %s", error_words(error));
 		return error;
 	}
 	json_unpack(answer, "{s:i, s?s}", "error", &said, "message", &message);

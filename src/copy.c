@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "src/copy_parts.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/units.h"
 
@@ -345,7 +346,7 @@ int copy_run(const struct copy_options *options, struct copy_result *result)
 		error = stage_flush(options->target);
 		if (error)
 			log_error("%s: cannot be flushed: %s",
-				  options->target_name, strerror(-error));
+				  options->target_name, error_words(error));
 	}
 	if (!error && options->verify) {
 		verify(&copy);

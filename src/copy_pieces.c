@@ -7,6 +7,7 @@
 #include <openssl/sha.h>
 
 #include "src/copy_parts.h"
+#include "src/errors.h"
 #include "src/log.h"
 
 #define HOLE_UNIT (64u << 10)	/* shorter runs of zeros are written out */
@@ -26,7 +27,7 @@ void copy_tell_failure(struct copy *copy, const char *name, const char *tried,
 	pthread_mutex_lock(&copy->lock);
 	if (!copy->error)
 		log_error("%s: cannot be %s at byte %" PRIu64 ": %s", name, tried,
-			  offset, strerror(-error));
+			  offset, error_words(error));
 	pthread_mutex_unlock(&copy->lock);
 	copy_fail(copy, error);
 }

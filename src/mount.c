@@ -4,6 +4,7 @@
  * opened, then served.  It ends in the opposite order: users off, drained,
  * committed, closed. */
 #include "config.h"
+#include "src/errors.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -398,12 +399,12 @@ static void save_the_rest(struct mount *mount, struct control_client *client)
 		if (!mount->export->volume &&
 		    !stage_backend(mount->export->stage)->server) {
 			log_error("%s: flush of %s: %s", mount->spec.where.text,
-				  mount->spec.place.text, strerror(-error));
+				  mount->spec.place.text, error_words(error));
 			mount->status = 1;
 			return;
 		}
 		log_error("%s: cannot be saved: %s; trying again, until objmap umount --no-drain --force drops it",
-			  mount->spec.where.text, strerror(-error));
+			  mount->spec.where.text, error_words(error));
 		for (int i = 0; i < RETRY_SECONDS * 10 && !atomic_load(&mount->drop); i++)
 			usleep(100000);
 	}
@@ -457,7 +458,7 @@ static int end_locked(struct mount *mount, enum mount_users users,
 		error = mount_flush(mount, client);
 		if (error && !is_fenced(mount)) {
 			log_error("%s: cannot be saved: %s; it stays mounted (umount --no-drain --force drops what is not saved)",
-				  mount->spec.where.text, strerror(-error));
+				  mount->spec.where.text, error_words(error));
 			return error;
 		}
 	}

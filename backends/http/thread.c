@@ -14,6 +14,7 @@
 
 #include "backends/http/pool.h"
 #include "src/clock.h"
+#include "src/errors.h"
 #include "src/log.h"
 
 #define NR_EVENTS 64
@@ -187,7 +188,7 @@ static void request_start(struct http_thread *thread, struct http_request *reque
 	}
 	error = request->prepare ? request->prepare(request) : 0;
 	if (error) {
-		request_give_up(thread, request, error, strerror(-error));
+		request_give_up(thread, request, error, error_words(error));
 		return;
 	}
 	transfer = transfer_take(thread);
@@ -200,7 +201,7 @@ static void request_start(struct http_thread *thread, struct http_request *reque
 	if (!error && curl_multi_add_handle(thread->multi, transfer->easy) != CURLM_OK)
 		error = -ENOMEM;
 	if (error) {
-		transfer_cut(transfer, error, strerror(-error));
+		transfer_cut(transfer, error, error_words(error));
 		return;
 	}
 	transfer->progress_at = thread->now;

@@ -21,6 +21,7 @@
 #include "backends/http/web_file.h"
 #include "backends/s3/s3.h"
 #include "src/clock.h"
+#include "src/errors.h"
 #include "src/log.h"
 
 #define REDIRECTS_MAX 5
@@ -249,7 +250,7 @@ static void fetch_start(struct fetch *fetch, char *url)
 	http->url = url;
 	error = url ? set_headers(fetch, &http->headers) : -ENOMEM;
 	if (error) {
-		judge(fetch, STORE_FAILED, error, "%s", strerror(-error));
+		judge(fetch, STORE_FAILED, error, "%s", error_words(error));
 		fetch_end(fetch);
 		return;
 	}

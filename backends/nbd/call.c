@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backends/nbd/remote.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/stage/iov.h"
 
@@ -135,7 +136,7 @@ static void replay_settle(struct call *call)
 	}
 	log_error("%s: a write that was acknowledged before the connection broke cannot be repeated (%" PRIu64
 		  " bytes at %" PRIu64 "): %s; the next flush fails",
-		  remote->text, call->count, call->offset, strerror(-call->error));
+		  remote->text, call->count, call->offset, error_words(call->error));
 	remote->lost = call->error;
 	kept_remove(&remote->kept, call);
 }
@@ -163,7 +164,7 @@ void call_settle(struct call *call)
 			log_error("%s: %s of %" PRIu64 " bytes at %" PRIu64 ": %s",
 				  remote->text, request_op_name(call->op),
 				  call->count, call->offset,
-				  strerror(-call->error));
+				  error_words(call->error));
 		call_complete(call, call->error == -EPROTO ? -EIO : call->error);
 		return;
 	}

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backends/nbd/remote.h"
+#include "src/errors.h"
 #include "src/log.h"
 
 void flush_add(struct remote *remote, struct request *request)
@@ -87,7 +88,7 @@ void flush_ended(struct remote *remote, struct call *call)
 
 	remote->flush = NULL;
 	if (error)
-		log_error("%s: flush: %s", remote->text, strerror(-error));
+		log_error("%s: flush: %s", remote->text, error_words(error));
 	if (!error)
 		kept_forget(&remote->kept, call->covers);
 	else if (!callers)

@@ -9,6 +9,7 @@
 
 #include "backends/s3/client.h"
 #include "src/clock.h"
+#include "src/errors.h"
 #include "src/random.h"
 
 #define TEXT_MAX   (1u << 20)
@@ -215,7 +216,7 @@ static void call_send(struct s3_call *call)
 	if (!error)
 		return;
 	s3_call_says(call, STORE_FAILED, error, "the request cannot be made: %s",
-		     strerror(-error));
+		     error_words(error));
 	call->done(call);
 }
 

@@ -8,6 +8,7 @@
 
 #include "backends/s3/credentials_find.h"
 #include "src/clock.h"
+#include "src/errors.h"
 
 #define REPLY_MAX	(64u << 10)
 #define PAUSE_MS	300		/* doubled for each further try */
@@ -114,5 +115,5 @@ int search_fetch(struct search *search, struct http_client *client,
 	}
 	return search_fails(search, request->error ? request->error : -EIO, "%s",
 			    request->message[0] ? request->message :
-			    strerror(request->error ? -request->error : EIO));
+			    error_words(request->error ? request->error : -EIO));
 }

@@ -53,18 +53,34 @@ static const char *advice(int error)
 	case EIO:
 		return "; check the disk (dmesg)";
 	case EBADMSG:
-		return ": it is no whole object; if it was copied here, copy it again";
+		return "; if it was copied here, copy it again";
 	case ELOOP:
 	case EXDEV:
 		return ": a symbolic link in a store is not followed";
 	case ENODEV:
-		return ": its folder is missing; mount the file system it is on, or move "
-		       "the volume back to where it was";
+		return "; mount the file system it is on, or move the volume back to "
+		       "where it was";
+	case ESTALE:
+		return "; mount it anew";
 	case EMFILE:
 	case ENFILE:
 		return "; raise the limit of open files (ulimit -n)";
 	default:
 		return "";
+	}
+}
+
+static const char *words(int error)
+{
+	switch (-error) {
+	case EBADMSG:
+		return "it is no whole object";
+	case ENODEV:
+		return "its folder is missing";
+	case ESTALE:
+		return "it was deleted";
+	default:
+		return strerror(-error);
 	}
 }
 
@@ -84,7 +100,7 @@ int dir_fail(struct dir *dir, int error, const char *what, const char *name)
 		log_error("%s: cannot %s %s%s%s: %s%s", dir->store.place, what,
 			  name && *name == '/' ? "" : dir->path,
 			  name && *name != '/' ? "/" : "", name ? name : "",
-			  strerror(-error), advice(error));
+			  words(error), advice(error));
 	return error;
 }
 

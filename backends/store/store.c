@@ -17,6 +17,7 @@
 #include "backends/store/probe.h"
 #include "backends/store/store.h"
 #include "src/clock.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/random.h"
 #include "src/units.h"
@@ -177,7 +178,7 @@ const char *store_request_name(const struct store_request *request, char *text,
 
 const char *store_reply_reason(const struct store_reply *reply)
 {
-	return reply->message[0] ? reply->message : strerror(-reply->error);
+	return reply->message[0] ? reply->message : error_words(reply->error);
 }
 
 /* The lock is held.  Returns whether to log that it begins. */

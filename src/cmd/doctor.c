@@ -23,6 +23,7 @@
 #include "src/cmd/open.h"
 #include "src/cmd/print.h"
 #include "src/cmd/verbs.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/random.h"
 #include "src/where.h"
@@ -269,7 +270,7 @@ static void look_at_volume(struct findings *findings, struct store *store)
 	else if (error)
 		note_place(findings, "volume", false,
 			   "see the message above; objmap verify says more",
-			   strerror(-error));
+			   error_words(error));
 	else
 		note_place(findings, "volume", true, NULL,
 			   size_format(head.size, size));

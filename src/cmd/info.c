@@ -11,6 +11,7 @@
 #include "src/cmd/verbs.h"
 #include "src/copy.h"
 #include "src/cost.h"
+#include "src/errors.h"
 #include "src/log.h"
 
 #define PICTURE_UNITS_MAX (1u << 24)	/* of a plain device */
@@ -304,7 +305,7 @@ static int device_info(const struct options *options, const struct place *place)
 		error = device_map(stage, &picture);
 	if (error)
 		log_error("%s: its extents cannot be read: %s", place->text,
-			  strerror(-error));
+			  error_words(error));
 	status = error ? EXIT_FAILURE
 		       : device_print(options, place, stage, &picture);
 	picture_close(&picture);

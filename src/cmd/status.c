@@ -1,5 +1,6 @@
 /* status.c: says what the mounts of this machine are doing. */
 #include "config.h"
+#include "src/errors.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -268,7 +269,7 @@ static int print_one(const struct options *options, const char *text)
 	else if (error == -ECONNREFUSED || error == -ENOENT)
 		log_error("%s is not mounted", text);
 	else if (error)
-		log_error("%s: %s", text, strerror(-error));
+		log_error("%s: %s", text, error_words(error));
 	else if (option_flag(options, "json"))
 		exit_status = print_json(json_incref(status));
 	else {

@@ -13,6 +13,7 @@
 #include "src/cmd/print.h"
 #include "src/cmd/verbs.h"
 #include "src/control.h"
+#include "src/errors.h"
 #include "src/frontend/fuse/mountpoint.h"
 #include "src/log.h"
 #include "src/where.h"
@@ -104,7 +105,7 @@ static int tell(const struct options *options, const struct where *where,
 	const char *message = json_string_value(json_object_get(reply, "message"));
 
 	if (error) {
-		log_error("%s", message ? message : strerror(error));
+		log_error("%s", message ? message : error_words(-error));
 		return 1;
 	}
 	if (json_is_true(json_object_get(reply, "last")) && pid > 0)
@@ -146,7 +147,7 @@ static int ask(const struct options *options, const struct where *where,
 	}
 	if (error) {
 		log_error("%s: its daemon ended without an answer: %s",
-			  where->text, strerror(-error));
+			  where->text, error_words(error));
 		return 1;
 	}
 	status = tell(options, where, control, reply);

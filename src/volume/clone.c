@@ -35,7 +35,8 @@ int clone_lives(struct store *store, const struct snapshot *entry)
 	if (error == -ENOENT)
 		return 0;
 	if (error) {
-		log_error("%s: GET %s: %s", store->place, key, strerror(-error));
+		log_error("%s: GET %s: %s", store->place, key,
+			  store_reply_reason(&reply));
 		return error;
 	}
 	head = malloc(sizeof(*head));

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "src/clock.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/volume/engine.h"
 
@@ -344,7 +345,7 @@ int commit_run(struct volume *volume, const struct commit_terms *terms)
 	if (error && error != -ESTALE && error != -ECANCELED)
 		log_error("%s: a commit failed: %s; what it held is kept in memory, and "
 			  "goes into the next one", volume->store->place,
-			  strerror(-error));
+			  error_words(error));
 	return error;
 }
 

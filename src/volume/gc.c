@@ -54,9 +54,11 @@ struct gc {
 	uint64_t now;			/* the store's clock at the latest LIST */
 };
 
-static int say(struct gc *gc, const char *did, const char *key, int error)
+static int say(struct gc *gc, const char *did, const char *key, int error,
+	       const struct store_reply *reply)
 {
-	log_error("%s: gc: %s %s: %s", gc->store->place, did, key, strerror(-error));
+	log_error("%s: gc: %s %s: %s", gc->store->place, did, key,
+		  store_reply_reason(reply));
 	return error;
 }
 
@@ -284,7 +286,7 @@ static int read_list(struct gc *gc, const char *key)
 	if (error == -ENOENT)
 		return 0;		/* another gc has used it up */
 	if (error)
-		return say(gc, "GET", key, error);
+		return say(gc, "GET", key, error, &reply);
 	old = reply.date >= reply.last_modified &&
 	      reply.date - reply.last_modified >= gc->options->grace;
 	error = condemned_decode(data, count, &list, &fault);
@@ -350,7 +352,8 @@ static int list_each(struct gc *gc, enum store_op op, const char *prefix,
 		outcome = store_wait(gc->store, op, &request);
 		if (outcome != STORE_DONE)
 			return say(gc, "LIST", prefix,
-				   store_errno(outcome, &request.reply));
+				   store_errno(outcome, &request.reply),
+				   &request.reply);
 		gc->now = request.reply.date;
 		for (i = 0; i < listing->nr_entries && !error; i++)
 			error = visit(gc, &listing->entries[i]);
@@ -388,7 +391,8 @@ static int delete_objects(struct gc *gc, struct key_batch *batch)
 	request.nr_keys = nr;
 	outcome = store_wait(gc->store, STORE_DELETE, &request);
 	if (outcome != STORE_DONE)
-		return say(gc, "DELETE", keys[0], store_errno(outcome, &request.reply));
+		return say(gc, "DELETE", keys[0], store_errno(outcome, &request.reply),
+			   &request.reply);
 	return 0;
 }
 
@@ -406,7 +410,8 @@ static int abort_uploads(struct gc *gc, struct key_batch *batch)
 		outcome = store_wait(gc->store, STORE_ABORT_UPLOAD, &request);
 		if (outcome != STORE_DONE && outcome != STORE_ABSENT)
 			return say(gc, "abort the upload to", batch->keys[i],
-				   store_errno(outcome, &request.reply));
+				   store_errno(outcome, &request.reply),
+				   &request.reply);
 	}
 	return 0;
 }
@@ -470,7 +475,7 @@ static int put_condemned(struct gc *gc, const struct key_batch *batch, char *key
 	error = store_errno(store_put_object(gc->store, key, CAUSE_GC, bytes, count,
 					     STORE_ALWAYS, NULL, &reply), &reply);
 	free(bytes);
-	return error ? say(gc, "PUT", key, error) : 0;
+	return error ? say(gc, "PUT", key, error, &reply) : 0;
 }
 
 /* Writes down what is condemned; without grace it goes at once, and so, at the

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "src/clock.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/volume/engine.h"
 
@@ -212,7 +213,7 @@ static int volume_start(struct volume *volume)
 	if (!error && !volume->writable && options->follow && !options->snapshot)
 		error = follow_start(volume);
 	if (error)
-		log_error("%s: %s", volume->store->place, strerror(-error));
+		log_error("%s: %s", volume->store->place, error_words(error));
 	return error;
 }
 

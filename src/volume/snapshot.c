@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "src/clock.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/random.h"
 #include "src/volume/snapshot.h"
@@ -31,7 +32,8 @@ static int get(struct store *store, const char *key, size_t max, void **data,
 						 count, &reply), &reply);
 
 	if (error && error != -ENOENT)
-		log_error("%s: GET %s: %s", store->place, key, strerror(-error));
+		log_error("%s: GET %s: %s", store->place, key,
+			  store_reply_reason(&reply));
 	return error;
 }
 
@@ -215,7 +217,8 @@ static int put(struct store *store, const char *key, const void *data, size_t co
 						 STORE_ALWAYS, NULL, &reply), &reply);
 
 	if (error)
-		log_error("%s: PUT %s: %s", store->place, key, strerror(-error));
+		log_error("%s: PUT %s: %s", store->place, key,
+			  store_reply_reason(&reply));
 	return error;
 }
 
@@ -236,7 +239,7 @@ static int list_put(struct store *store, const struct snapshot_list *list,
 	error = snapshot_list_encode(list, &bytes, &count);
 	if (error) {
 		log_error("%s: the list of snapshots %s", store->place,
-			  error == -E2BIG ? "is full: delete some" : strerror(-error));
+			  error == -E2BIG ? "is full: delete some" : error_words(error));
 		return error;
 	}
 	/* Clones count too: what they pin must outlive the snapshot. */

@@ -49,7 +49,7 @@ int store_errno(enum store_outcome outcome, const struct store_reply *reply)
 /* ---- reading head ---------------------------------------------------------- */
 
 /* Says why there was nothing to decode. */
-static int say_unread(struct store *store, int error)
+static int say_unread(struct store *store, int error, const struct store_reply *reply)
 {
 	if (error == -EFBIG) {
 		log_error("%s: head is longer than any objmap writes: it is damaged",
@@ -58,7 +58,7 @@ static int say_unread(struct store *store, int error)
 	}
 	/* -EBADMSG: the store has said which file is none of its own. */
 	if (error != -ENOENT && error != -EBADMSG)
-		log_error("%s: GET head: %s", store->place, strerror(-error));
+		log_error("%s: GET head: %s", store->place, store_reply_reason(reply));
 	return error;
 }
 
@@ -76,7 +76,7 @@ int head_read_reply(struct store *store, struct stored_head *stored,
 						     HEAD_BYTES_MAX, &data, &count,
 						     reply), reply);
 		if (error)
-			return say_unread(store, error);
+			return say_unread(store, error, reply);
 		error = head_decode(data, count, &stored->head, &fault);
 		free(data);
 		/* A bad transfer is worth one more try. */
@@ -242,6 +242,23 @@ static enum store_outcome swap_put(struct swap *swap, struct store_reply *reply)
 	return outcome;
 }
 
+/* Says why the swap is given up while head is still the one it goes on from. */
+static void say_unswapped(const struct swap *swap, enum store_outcome outcome,
+			  const struct store_reply *reply)
+{
+	if (outcome == STORE_REFUSED)
+		log_error("%s: PUT head: refused each time, as if another commit had come "
+			  "before, and each GET shows that none has: the store, or a proxy "
+			  "before it, does not keep conditions; objmap doctor tries them",
+			  swap->store->place);
+	else if (outcome == STORE_UNKNOWN && !reply->error)
+		log_error("%s: PUT head: the store gave no clear answer in time; head is "
+			  "the one before", swap->store->place);
+	else
+		log_error("%s: PUT head: %s", swap->store->place,
+			  store_reply_reason(reply));
+}
+
 int head_swap(struct swap *swap)
 {
 	struct patience patience = patience_of(swap->store);
@@ -263,8 +280,7 @@ int head_swap(struct swap *swap)
 		 * decides when to come back. */
 		if (next == PUT_AGAIN && (outcome == STORE_FAILED ||
 					  !patience_wait(&patience))) {
-			log_error("%s: PUT head: %s", swap->store->place,
-				  strerror(-error));
+			say_unswapped(swap, outcome, &reply);
 			return error == -ESTALE ? -EIO : error;
 		}
 	}
@@ -312,7 +328,7 @@ int head_create(struct store *store, struct head *next, bool exclusive)
 				return 0;
 			if (outcome == STORE_FAILED) {
 				log_error("%s: PUT head: %s", store->place,
-					  strerror(-error));
+					  store_reply_reason(&reply));
 				return error;
 			}
 			continue;	/* refused or unknown: look who is there */

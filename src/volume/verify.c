@@ -183,7 +183,7 @@ static void check_done(struct store_request *request, enum store_outcome outcome
 		chunk_fault(check, "longer than %u bytes", verify->image->chunk_size);
 	else
 		fault(verify, check->key, "cannot be read: %s",
-		      strerror(-store_errno(outcome, &request->reply)));
+		      store_reply_reason(&request->reply));
 	if (check->is_bad && !check->again) {
 		check->again = true;
 		check_submit(check);

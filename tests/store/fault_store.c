@@ -374,6 +374,8 @@ static bool kind_fits(enum fault_kind kind, enum store_op op)
 {
 	if (kind == FAULT_LATE || kind == FAULT_DUPLICATE)
 		return op == STORE_PUT || op == STORE_DELETE;
+	if (kind == FAULT_REFUSE)
+		return op == STORE_PUT;
 	if (kind == FAULT_TRUNCATE || kind == FAULT_CORRUPT)
 		return op == STORE_GET;
 	return true;
@@ -447,6 +449,9 @@ static void apply_fault(struct fault *fault, struct store_request *request,
 	case FAULT_TRANSIENT:
 		request->reply.error = rule->error ? rule->error : -ECONNRESET;
 		store_complete(request, STORE_TRANSIENT);
+		return;
+	case FAULT_REFUSE:
+		store_complete(request, STORE_REFUSED);
 		return;
 	case FAULT_LATE:
 		hold_late(fault, request, rule);

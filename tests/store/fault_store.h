@@ -25,6 +25,7 @@ struct fault;
 enum fault_kind {
 	FAULT_FAIL,	/* not applied, FAILED with rule.error (0: -EIO) */
 	FAULT_TRANSIENT,/* not applied, TRANSIENT with rule.error (0: -ECONNRESET) */
+	FAULT_REFUSE,	/* put with a condition: not applied, REFUSED */
 	FAULT_DELAY,	/* applied and answered after rule.delay ms: others overtake */
 	FAULT_LOSE_REPLY, /* applied; a conditional put is answered UNKNOWN, all
 			 * else TRANSIENT */

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "src/clock.h"
+#include "src/log.h"
 #include "src/volume/claim.h"
 #include "src/volume/snapshot.h"
 #include "tests/store/fault_store.h"
@@ -236,6 +237,25 @@ Test(protocol, a_put_of_head_that_fails_for_good_fails_the_call_and_is_no_fence)
 	fault_add(writer.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "head",
 		.kind = FAULT_FAIL, .error = -ENOSPC, .times = 1 });
 	cr_assert_eq(head_swap(&swap), -ENOSPC);
+	cr_assert_eq(head_swap(&swap), 0);
+	claim_drop(&mine);
+}
+
+Test(protocol, a_store_that_refuses_every_swap_is_told_of_in_words)
+{
+	struct claim mine = claim(&writer, &polite);
+	struct swap swap = commit_swap(&writer, &mine);
+	char said[1024];
+
+	atomic_store(&writer.store->retry_for, 100 * CLOCK_MS);
+	on(&writer, STORE_PUT, "head", FAULT_REFUSE, 0, NULL);
+	log_capture(said, sizeof(said));
+	cr_assert_eq(head_swap(&swap), -EIO, "it is no fence");
+	log_capture(NULL, 0);
+	cr_assert(strstr(said, "PUT head: refused each time") &&
+		  strstr(said, "objmap doctor"), "%s", said);
+	cr_assert(!strstr(said, strerror(ESTALE)), "%s", said);
+	fault_clear(writer.fault);
 	cr_assert_eq(head_swap(&swap), 0);
 	claim_drop(&mine);
 }

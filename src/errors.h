@@ -1,0 +1,10 @@
+/* errors.h: what an error code of ours means, in words for people. */
+#ifndef OBJMAP_ERRORS_H
+#define OBJMAP_ERRORS_H
+
+/* @error is 0 or -errno.  Some codes mean something here that libc's words for them
+ * ("Stale file handle") do not say; of the others these are libc's.  For what a
+ * system call has just returned, strerror() is right. */
+const char *error_words(int error);
+
+#endif
