@@ -16,7 +16,8 @@
 #include "src/volume/sections.h"
 #include "src/volume/swap.h"
 
-#define WINDOW 16u	/* nodes of one level being read: 400 KiB */
+#define WINDOW	  16u	/* nodes of one level being read: 400 KiB */
+#define WHAT_TEXT 320
 
 struct walker {
 	const struct map_walk *walk;
@@ -67,29 +68,39 @@ static void fetch_done(struct store_request *request, enum store_outcome outcome
 	pthread_mutex_unlock(&window->lock);
 }
 
+static void fetch_submit(const struct map_walk *walk, struct fetch *fetch)
+{
+	fetch->over = false;
+	fetch->iov = (struct iovec){ fetch->bytes, NODE_BYTES };
+	fetch->request = (struct store_request){
+		.op = STORE_GET, .cause = walk->cause, .key = fetch->key,
+		.whole = true, .count = NODE_BYTES, .iov = &fetch->iov, .nr_iov = 1,
+		.done = fetch_done, .context = fetch,
+	};
+	store_submit(walk->store, &fetch->request);
+}
+
 static void window_fetch(const struct map_walk *walk, struct window *window,
 			 unsigned int level, uint32_t node, const struct ref *ref)
 {
 	struct fetch *fetch;
 
 	fetch = &window->fetches[(window->first + window->nr++) % WINDOW];
-	memset(&fetch->request, 0, sizeof(fetch->request));
 	fetch->window = window;
 	fetch->node = node;
 	fetch->ref = *ref;
-	fetch->over = false;
 	head_node_key(walk->head, level, node, ref, fetch->key);
-	fetch->iov = (struct iovec){ fetch->bytes, NODE_BYTES };
-	fetch->request.op = STORE_GET;
-	fetch->request.cause = walk->cause;
-	fetch->request.key = fetch->key;
-	fetch->request.whole = true;
-	fetch->request.count = NODE_BYTES;
-	fetch->request.iov = &fetch->iov;
-	fetch->request.nr_iov = 1;
-	fetch->request.done = fetch_done;
-	fetch->request.context = fetch;
-	store_submit(walk->store, &fetch->request);
+	fetch_submit(walk, fetch);
+}
+
+static void fetch_wait(struct fetch *fetch)
+{
+	struct window *window = fetch->window;
+
+	pthread_mutex_lock(&window->lock);
+	while (!fetch->over)
+		pthread_cond_wait(&window->wake, &window->lock);
+	pthread_mutex_unlock(&window->lock);
 }
 
 /* The oldest fetch, once it is over; it is still the window's. */
@@ -97,10 +108,7 @@ static struct fetch *window_first(struct window *window)
 {
 	struct fetch *fetch = &window->fetches[window->first];
 
-	pthread_mutex_lock(&window->lock);
-	while (!fetch->over)
-		pthread_cond_wait(&window->wake, &window->lock);
-	pthread_mutex_unlock(&window->lock);
+	fetch_wait(fetch);
 	return fetch;
 }
 
@@ -121,35 +129,50 @@ static void window_free(struct window *window)
 	free(window);
 }
 
-/* Turns what was fetched into refs.  0, or what lost() says. */
-static int fetch_decode(const struct map_walk *walk, unsigned int level,
-			struct fetch *fetch, struct ref refs[NODE_REFS], bool *lost)
+/* Turns what was fetched into refs.  0, -EBADMSG (it is not what its ref names) or
+ * the store's error, and *what is wrong with it. */
+static int fetch_check(const struct map_walk *walk, unsigned int level,
+		       const struct fetch *fetch, struct ref refs[NODE_REFS],
+		       char what[WHAT_TEXT])
 {
 	struct format_fault fault = { 0 };
 	const struct store_reply *reply = &fetch->request.reply;
-	char what[256];
 	uint32_t crc;
 	int error = store_errno(fetch->outcome, reply);
 
-	if (error == -ENOENT) {
-		snprintf(what, sizeof(what), "missing");
-	} else if (error == -EFBIG) {
-		error = -EBADMSG;
-		snprintf(what, sizeof(what), "longer than %u bytes", NODE_BYTES);
-	} else if (error) {
-		snprintf(what, sizeof(what), "%s", strerror(-error));
-	} else {
-		crc = crc32c(0, fetch->bytes, reply->count);
-		if (crc != fetch->ref.crc)
-			error = format_bad(&fault, 0, "CRC32C is %08x, its ref says %08x",
-					   crc, fetch->ref.crc);
-		if (!error)
-			error = node_decode(fetch->bytes, reply->count, refs, &fault);
-		if (!error)
-			error = node_check(walk->head, level, fetch->node, &fetch->ref,
-					   refs, &fault);
-		snprintf(what, sizeof(what), "damaged at byte %zu: %s", fault.offset,
-			 fault.what);
+	if (error == -EFBIG) {
+		snprintf(what, WHAT_TEXT, "longer than %u bytes", NODE_BYTES);
+		return -EBADMSG;
+	}
+	if (error) {
+		snprintf(what, WHAT_TEXT, "%s", error == -ENOENT ? "missing" :
+			 store_reply_reason(reply));
+		return error;
+	}
+	crc = crc32c(0, fetch->bytes, reply->count);
+	if (crc != fetch->ref.crc)
+		error = format_bad(&fault, 0, "CRC32C is %08x, its ref says %08x", crc,
+				   fetch->ref.crc);
+	if (!error)
+		error = node_decode(fetch->bytes, reply->count, refs, &fault);
+	if (!error)
+		error = node_check(walk->head, level, fetch->node, &fetch->ref, refs,
+				   &fault);
+	snprintf(what, WHAT_TEXT, "damaged at byte %zu: %s", fault.offset, fault.what);
+	return error;
+}
+
+/* The same, told to who walks: 0 with *lost or not, or what lost() says. */
+static int fetch_decode(const struct map_walk *walk, unsigned int level,
+			struct fetch *fetch, struct ref refs[NODE_REFS], bool *lost)
+{
+	char what[WHAT_TEXT];
+	int error = fetch_check(walk, level, fetch, refs, what);
+
+	if (error == -EBADMSG) {	/* a bad transfer is worth one more try */
+		fetch_submit(walk, fetch);
+		fetch_wait(fetch);
+		error = fetch_check(walk, level, fetch, refs, what);
 	}
 	*lost = error != 0;
 	return error ? walk->lost(walk->context, fetch->key, error, what) : 0;

@@ -257,14 +257,33 @@ Test(gc, a_node_that_cannot_be_read_stops_it, .init = setup, .fini = teardown)
 	commit_leaf();
 	replace_first();
 	fault_add(fault, &(struct fault_rule){ .op = STORE_GET, .prefix = "map/",
-					       .kind = FAULT_CORRUPT, .times = 1 });
+					       .kind = FAULT_CORRUPT, .times = 2 });
+	fault_count_reset(fault);
 	cr_assert_eq(gc(0), -EIO);
+	cr_assert_eq(fault_count(fault, STORE_DELETE, NULL), 0);
+	cr_assert_eq(fault_count(fault, STORE_PUT, NULL), 0);
 	fault_add(fault, &(struct fault_rule){ .op = STORE_GET, .prefix = "map/",
 					       .kind = FAULT_FAIL, .error = -EACCES,
 					       .times = 1 });
 	cr_assert_eq(gc(0), -EACCES);
 	cr_assert(image_has(image.store, first));
 	cr_assert_eq(gc(0), 0);
+	cr_assert(!image_has(image.store, first));
+	expect_good();
+}
+
+Test(gc, a_node_that_comes_wrong_once_does_not, .init = setup, .fini = teardown)
+{
+	static const enum fault_kind kinds[] = { FAULT_CORRUPT, FAULT_TRUNCATE };
+	size_t i;
+
+	commit_leaf();
+	replace_first();
+	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		fault_add(fault, &(struct fault_rule){ .op = STORE_GET,
+			.prefix = "map/", .kind = kinds[i], .times = 1 });
+		cr_assert_eq(gc(0), 0, "kind %d", kinds[i]);
+	}
 	cr_assert(!image_has(image.store, first));
 	expect_good();
 }

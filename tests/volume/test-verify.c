@@ -305,6 +305,30 @@ Test(verify, faults_of_nodes_are_named_once, .init = setup, .fini = teardown)
 	cr_assert(strstr(told, ": missing"));
 }
 
+Test(verify, a_node_that_comes_wrong_once_is_no_fault, .init = setup, .fini = teardown)
+{
+	static const enum fault_kind kinds[] = { FAULT_CORRUPT, FAULT_TRUNCATE };
+	size_t i;
+
+	commit_leaf();
+	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		fault_add(fault, &(struct fault_rule){ .op = STORE_GET,
+			.prefix = "map/", .kind = kinds[i], .times = 1 });
+		cr_assert_eq(verify_all(), 0, "kind %d: %s", kinds[i], told);
+		cr_assert_eq(result.chunks, 2);
+	}
+}
+
+Test(verify, what_cannot_be_read_is_told_with_the_reason, .init = setup,
+     .fini = teardown)
+{
+	commit_leaf();
+	fault_add(fault, &(struct fault_rule){ .op = STORE_GET, .prefix = "chunk/",
+		.kind = FAULT_FAIL, .error = -EKEYEXPIRED });
+	cr_assert_eq(verify_all(), -EBADMSG);
+	cr_assert(strstr(told, "cannot be read: the credentials have expired"), "%s", told);
+}
+
 Test(verify, a_snapshot_whose_body_or_list_is_gone_is_a_fault,
      .init = setup, .fini = teardown)
 {
