@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "backends/s3/client.h"
+#include "src/errors.h"
 
 /* How an error is taken. */
 enum kind {
@@ -110,7 +111,7 @@ void s3_call_says(struct s3_call *call, enum store_outcome outcome, int error,
 void s3_call_is_wrong(struct s3_call *call, const char *why)
 {
 	s3_call_says(call, s3_call_changes(call) ? STORE_UNKNOWN : STORE_TRANSIENT,
-		     -EBADMSG, "a wrong reply from %s: %s",
+		     -EPROTO, "a wrong reply from %s: %s",
 		     s3_client_endpoint(call->client), why);
 }
 
@@ -155,7 +156,7 @@ static void judge_not_sent(struct s3_call *call)
 		break;
 	}
 	s3_call_says(call, outcome, error, "%s: %s", endpoint,
-		     http->message[0] ? http->message : strerror(-error));
+		     http->message[0] ? http->message : error_words(error));
 }
 
 /* Sent, at least in part; or its reply was cut, or is longer than it may be. */
@@ -175,7 +176,7 @@ static void judge_lost(struct s3_call *call)
 	else
 		s3_call_says(call, changes ? STORE_UNKNOWN : STORE_TRANSIENT, error,
 			     "%s: %s", s3_client_endpoint(call->client),
-			     http->message[0] ? http->message : strerror(-error));
+			     http->message[0] ? http->message : error_words(error));
 }
 
 /* ---- 2xx ------------------------------------------------------------------------------------ */
@@ -323,10 +324,34 @@ static const struct meaning *find_meaning(const char *code)
 	return NULL;
 }
 
-/* By the status alone: a code that is not known, or no <Error> at all. */
-static struct meaning status_meaning(int status, bool said_by_s3)
+/* What is there instead of an <Error>: a web page, or other words of a server that is
+ * none of S3's?  XML that cannot be read, or a 404 with nothing behind it, is what is
+ * left of an <Error> that was damaged on its way. */
+static bool is_of_a_stranger(const struct http_request *http)
 {
-	struct meaning meaning = { "", FOR_GOOD, -EIO, "" };
+	const char *type = http_headers_find(&http->reply, "Content-Type");
+
+	if (is_html(http))
+		return true;
+	if (http_headers_find(&http->reply, "x-amz-request-id") ||
+	    (type && strstr(type, "/xml")))
+		return false;
+	return http->text_count ? *http->text != '<' : http->status != 404;
+}
+
+/* Of a 4xx that does not say more. */
+static enum kind kind_of_4xx(const struct s3_call *call, bool said_by_s3)
+{
+	if (said_by_s3)
+		return FOR_GOOD;
+	return is_of_a_stranger(&call->http) ? SIGNATURE : LATER;
+}
+
+/* By the status alone: a code that is not known, or no <Error> at all. */
+static struct meaning status_meaning(const struct s3_call *call, bool said_by_s3)
+{
+	struct meaning meaning = { "", kind_of_4xx(call, said_by_s3), -EIO, "" };
+	int status = call->http.status;
 
 	if (status == 412) {
 		meaning.kind = REFUSED;
@@ -337,21 +362,19 @@ static struct meaning status_meaning(int status, bool said_by_s3)
 		meaning.kind = NOT_NOW;
 		meaning.error = -EAGAIN;
 	} else if (status == 501) {
+		meaning.kind = FOR_GOOD;
 		meaning.error = -EOPNOTSUPP;
 	} else if (status < 400 || status >= 500) {
 		meaning.kind = LATER;
 		meaning.error = -EREMOTEIO;
 	} else if (status == 401 || status == 403) {
-		meaning.kind = said_by_s3 ? FOR_GOOD : SIGNATURE;
 		meaning.error = -EACCES;
 	} else if (status == 404) {
-		meaning.kind = said_by_s3 ? FOR_GOOD : SIGNATURE;
 		meaning.error = -ENODATA;
 	} else if (status == 409) {
 		meaning.kind = NOT_NOW;
 		meaning.error = -EBUSY;
 	} else {
-		meaning.kind = said_by_s3 ? FOR_GOOD : SIGNATURE;
 		meaning.error = -EINVAL;
 	}
 	return meaning;
@@ -377,7 +400,7 @@ static struct meaning meaning_of(const struct s3_call *call, bool said_by_s3)
 	if (strcmp(call->code, "NoSuchKey") == 0)
 		return no_such_key(call);
 	found = find_meaning(call->code);
-	return found ? *found : status_meaning(call->http.status, said_by_s3);
+	return found ? *found : status_meaning(call, said_by_s3);
 }
 
 /* Whether keys that have expired can be others soon. */
@@ -425,6 +448,8 @@ static const char *advice_of(const struct s3_call *call, const struct meaning *m
 {
 	if (meaning->kind == SIGNATURE && !said_by_s3)
 		return "; that is not how S3 answers: check --endpoint-url";
+	if (!said_by_s3 && call->http.status / 100 == 4 && !*meaning->advice)
+		return ", and no word of S3's why: was it damaged on its way? check --endpoint-url";
 	if (meaning->advice)
 		return meaning->advice;
 	/* AccessDenied */

@@ -141,7 +141,7 @@ void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
 /* Frees what the calls above hold, and the caller's headers. */
 void s3_call_free(struct s3_call *call);
 /* For whoever reads a reply that was DONE further, and finds it wrong: it becomes
- * UNKNOWN when the call changes something, else TRANSIENT, with -EBADMSG. */
+ * UNKNOWN when the call changes something, else TRANSIENT, with -EPROTO. */
 void s3_call_is_wrong(struct s3_call *call, const char *why);
 
 /* Sets outcome and error, and the message from a format. */

@@ -192,7 +192,7 @@ static int read_head(struct search *search, const char *prefix, struct head *hea
 /* There is an object @prefix/head.  1: it is a volume's; 0: none of ours. */
 static int look_at_head(struct search *search, const char *prefix)
 {
-	struct format_fault fault;
+	struct format_fault fault = { .what = "it is longer than a head can be" };
 	struct head *head;
 	int error;
 
