@@ -75,6 +75,13 @@ def quote(text, safe=''):
     return urllib.parse.quote(text, safe=safe + '-._~')
 
 
+def sse_c(key):
+    """The headers of a request about an object that KEY (32 bytes) encrypts."""
+    name = 'x-amz-server-side-encryption-customer-'
+    return {name + 'algorithm': 'AES256', name + 'key': base64.b64encode(key).decode(),
+            name + 'key-md5': base64.b64encode(hashlib.md5(key).digest()).decode()}
+
+
 def _query(items):
     return '&'.join(sorted('%s=%s' % (quote(k), quote(v)) for k, v in items.items()))
 
@@ -84,6 +91,8 @@ def _mac(key, text):
 
 
 class Client:
+    service = 's3'
+
     def __init__(self, endpoint, access_key, secret_key, region='us-east-1', token=None,
                  ca_file=None, timeout=60):
         where = urllib.parse.urlsplit(endpoint)
@@ -96,6 +105,7 @@ class Client:
 
     @classmethod
     def from_env(cls, env, **kw):
+        kw.setdefault('ca_file', env.get('AWS_CA_BUNDLE'))
         return cls(env['AWS_ENDPOINT_URL_S3'], env['AWS_ACCESS_KEY_ID'],
                    env['AWS_SECRET_ACCESS_KEY'], env.get('AWS_REGION', 'us-east-1'),
                    env.get('AWS_SESSION_TOKEN'), **kw)
@@ -104,7 +114,7 @@ class Client:
 
     def _signature(self, method, path, query, headers, payload, now):
         """The signature, the names it covers, and the scope of the key."""
-        scope = '%s/%s/s3/aws4_request' % (now[:8], self.region)
+        scope = '%s/%s/%s/aws4_request' % (now[:8], self.region, self.service)
         names = ';'.join(sorted(headers))
         canonical = '\n'.join([method, path, query] +
                               ['%s:%s' % (n, ' '.join(headers[n].split()))
@@ -142,6 +152,21 @@ class Client:
                                           'UNSIGNED-PAYLOAD', now)
         return '%s://%s%s?%s&X-Amz-Signature=%s' % (
             self.scheme, self.netloc, path, text, signature)
+
+    def assume_role(self, policy):
+        """Keys that may do what POLICY (JSON) allows, as from_env() takes them."""
+        body = urllib.parse.urlencode({
+            'Action': 'AssumeRole', 'Version': '2011-06-15', 'DurationSeconds': '900',
+            'Policy': policy}).encode()
+        self.service = 'sts'
+        try:
+            found = self.request('POST', '', body=body, headers={
+                'content-type': 'application/x-www-form-urlencoded'}).xml
+        finally:
+            self.service = 's3'
+        return {'AWS_ACCESS_KEY_ID': next(found.iter('AccessKeyId')).text,
+                'AWS_SECRET_ACCESS_KEY': next(found.iter('SecretAccessKey')).text,
+                'AWS_SESSION_TOKEN': next(found.iter('SessionToken')).text}
 
     def request(self, method, bucket='', key='', query=None, headers=None, body=b'',
                 skew=0, sign=True, check=True):
@@ -200,6 +225,11 @@ class Client:
         """'Enabled', 'Suspended', or '' where it never was."""
         return self.request('GET', bucket, query={'versioning': ''}).xml.findtext(
             'Status') or ''
+
+    def put_lifecycle(self, bucket, text):
+        """TEXT: the XML of the rules."""
+        return self.request('PUT', bucket, query={'lifecycle': ''}, body=text.encode(), headers={
+            'content-md5': base64.b64encode(hashlib.md5(text.encode()).digest()).decode()})
 
     def put_policy(self, bucket, text):
         return self.request('PUT', bucket, query={'policy': ''}, body=text.encode())

@@ -12,7 +12,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import world  # noqa: E402
 import fixtures  # noqa: E402
-import proxy  # noqa: E402
 import s3client  # noqa: E402
 import nbd  # noqa: E402
 from fixtures import OBJMAP, SEED, wait_for, wait_gone  # noqa: E402
@@ -33,8 +32,7 @@ class ObjectWorld(world.MinioWorld):
         return 's3+object://%s/%s' % (self.bucket, key)
 
     def through_proxy(self):
-        p = proxy.Proxy(self.endpoint, self.s3)
-        self.addCleanup(p.close)
+        p = self.proxy()
         self.env['AWS_ENDPOINT_URL_S3'] = p.endpoint
         return p
 

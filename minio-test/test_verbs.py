@@ -76,6 +76,20 @@ class Verbs(world.MinioWorld):
         with open(self.path('log')) as f:
             return f.read()
 
+    def carries_a_file_system(self):
+        require('fuse', 'mke2fs', 'e2fsck')
+        self.objmap('create', self.vol, '--size', '64M')
+        path = self.path('disk')
+        self.mount(self.vol, where=path)
+        self.run_ok('mke2fs', '-q', '-F', '-t', 'ext4', '-d', fixtures.TOP + '/man', path)
+        self.objmap('umount', path)
+        self.mount(self.vol, '--read-only', where=path)
+        self.run_ok('e2fsck', '-fn', path)
+        out = self.run_ok('debugfs', '-R', 'cat objmap.1', path).stdout
+        with open(fixtures.TOP + '/man/objmap.1', 'rb') as f:
+            self.assertEqual(out, f.read())
+        self.objmap('umount', path)
+
 
 class Making(Verbs):
     def test_create_makes_a_head_and_nothing_else(self):
@@ -239,18 +253,7 @@ class Serving(Verbs):
         self.objmap('umount', where)
 
     def test_a_file_carries_a_file_system(self):
-        require('fuse', 'mke2fs', 'e2fsck')
-        self.objmap('create', self.vol, '--size', '64M')
-        path = self.path('disk')
-        self.mount(self.vol, where=path)
-        self.run_ok('mke2fs', '-q', '-F', '-t', 'ext4', '-d', fixtures.TOP + '/man', path)
-        self.objmap('umount', path)
-        self.mount(self.vol, '--read-only', where=path)
-        self.run_ok('e2fsck', '-fn', path)
-        out = self.run_ok('debugfs', '-R', 'cat objmap.1', path).stdout
-        with open(fixtures.TOP + '/man/objmap.1', 'rb') as f:
-            self.assertEqual(out, f.read())
-        self.objmap('umount', path)
+        self.carries_a_file_system()
 
     def test_serve_takes_the_servers_options_from_its_file(self):
         self.volume()

@@ -83,7 +83,7 @@ class Volumes(world.MinioWorld):
         env = dict(self.env)
 
         def start():
-            self.run_ok(world.MINIO, 'start', d, timeout=900)
+            self.run_ok(world.MINIO, 'start', *self.minio_options(), d, timeout=900)
             with open(d + '/env') as f:
                 keys = dict(line.strip().split('=', 1) for line in f)
             with open(d + '/pid') as f:
@@ -141,8 +141,7 @@ class Volumes(world.MinioWorld):
         """SIGSTOP in the middle of a push, a take-over, SIGCONT: the first is fenced,
         its late requests change nothing, and its data is kept beside."""
         self.create('8M')
-        slow = proxy.Proxy(self.endpoint, self.s3)
-        self.addCleanup(slow.close)
+        slow = self.proxy()
         first, h1 = self.mount(env=self.through(slow))
         h1.pwrite(b'1' * MIB, 0)
         h1.flush()
@@ -219,8 +218,7 @@ class Volumes(world.MinioWorld):
 
     def test_a_server_with_another_clock_is_followed(self):
         for skew in (7200, -86400):
-            p = proxy.Proxy(self.endpoint, self.s3)
-            self.addCleanup(p.close)
+            p = self.proxy()
             p.skew = skew
             env = self.through(p)
             place = '%s%d' % (self.place, skew)
@@ -238,8 +236,7 @@ class Volumes(world.MinioWorld):
         gc leaves no upload."""
         nr = 40 if fixtures.LONG else 8
         self.create('%dM' % (16 * nr), '16M')
-        p = proxy.Proxy(self.endpoint, self.s3)
-        self.addCleanup(p.close)
+        p = self.proxy()
         daemon, h = self.mount('--memory-limit', '1G', env=self.through(p))
         for i in range(nr):
             h.pwrite(bytes([i + 1]) * (16 * MIB), i * 16 * MIB)

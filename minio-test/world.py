@@ -9,6 +9,7 @@ import uuid
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'tests'))
 import fixtures  # noqa: E402
+import proxy  # noqa: E402
 import s3client  # noqa: E402
 import subprocess  # noqa: E402
 
@@ -31,6 +32,8 @@ class MinioWorld(fixtures.World):
     """Gives self.s3 (an s3client.Client), self.bucket, self.endpoint and self.keys
     (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID ...), which self.env has too."""
 
+    over_tls = False		# for a subclass to say
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -42,8 +45,8 @@ class MinioWorld(fixtures.World):
     @classmethod
     def start_minio(cls):
         # The first start on a machine builds it.
-        p = subprocess.run([MINIO, 'start', cls.minio_dir], capture_output=True,
-                           timeout=900)
+        p = subprocess.run([MINIO, 'start', *cls.minio_options(), cls.minio_dir],
+                           capture_output=True, timeout=900)
         if p.returncode:
             raise AssertionError('minio start: ' + p.stderr.decode(errors='replace'))
         with open(cls.minio_dir + '/env') as f:
@@ -53,6 +56,10 @@ class MinioWorld(fixtures.World):
         cls.endpoint = cls.keys['AWS_ENDPOINT_URL_S3']
         # It says that it is ready a little before it takes requests.
         fixtures.wait_for(cls._takes_requests, 'MinIO to take requests')
+
+    @classmethod
+    def minio_options(cls):
+        return ['--tls'] if cls.over_tls else []
 
     @classmethod
     def _takes_requests(cls):
@@ -82,3 +89,11 @@ class MinioWorld(fixtures.World):
         self.s3 = s3client.Client.from_env(self.keys)
         self.bucket = 'om-' + uuid.uuid4().hex[:12]
         put_bucket(self.s3, self.bucket)
+
+    def proxy(self, **options):
+        """A fault proxy before it, that speaks TLS where it does."""
+        certs = self.minio_dir + '/certs/'
+        p = proxy.Proxy(self.endpoint, self.s3, tls=(
+            certs + 'public.crt', certs + 'private.key') if self.over_tls else None, **options)
+        self.addCleanup(p.close)
+        return p

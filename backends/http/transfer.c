@@ -544,6 +544,18 @@ static int curl_errno(const struct transfer *transfer, CURLcode code)
 	}
 }
 
+/* What libcurl says, and what to do where that is known. */
+static void tell(struct transfer *transfer, CURLcode code, const char *why)
+{
+	struct http_request *request = transfer->request;
+	const char *advice = "";
+
+	if (code == CURLE_PEER_FAILED_VERIFICATION)
+		advice = "; a CA that the system does not know is named by --ca-bundle";
+	snprintf(request->message, sizeof(request->message), "%.*s%s",
+		 (int)(sizeof(request->message) - 1 - strlen(advice)), why, advice);
+}
+
 /* A reply that goes on behind its Content-Length: libcurl leaves the rest out and
  * closes the connection, which nothing else about such a reply would do. */
 static bool was_longer_than_it_said(const struct transfer *transfer)
@@ -601,6 +613,5 @@ void transfer_judge(struct transfer *transfer, CURLcode code)
 	else
 		request->failure = transfer->sends ? HTTP_LOST : HTTP_NOT_SENT;
 	if (request->error && !request->message[0])
-		snprintf(request->message, sizeof(request->message), "%.*s",
-			 (int)sizeof(request->message) - 1, why);
+		tell(transfer, code, why);
 }

@@ -90,8 +90,6 @@ static int add_sse_c(const struct s3_call *call, struct http_headers *to)
 static int add_options(const struct s3_call *call, struct http_headers *to)
 {
 	const struct s3_options *options = &call->client->options;
-	bool reads = strcmp(call->method, "GET") == 0 || strcmp(call->method, "HEAD") == 0;
-	bool puts = strcmp(call->method, "PUT") == 0;
 	int error = 0;
 
 	if (options->requester_pays)
@@ -103,8 +101,9 @@ static int add_options(const struct s3_call *call, struct http_headers *to)
 		add(to, "x-amz-storage-class", options->storage_class, &error);
 		add(to, "x-amz-tagging", options->tags, &error);
 	}
+	/* The end of an upload too: it looks at what it replaces. */
 	if (!error && *call->client->sse_c_key && call->key &&
-	    (reads || puts || call->writes_object))
+	    strcmp(call->method, "DELETE") != 0)
 		error = add_sse_c(call, to);
 	return error;
 }

@@ -374,8 +374,6 @@ static struct meaning status_meaning(const struct s3_call *call, bool said_by_s3
 	} else if (status == 409) {
 		meaning.kind = NOT_NOW;
 		meaning.error = -EBUSY;
-	} else {
-		meaning.error = -EINVAL;
 	}
 	return meaning;
 }
@@ -444,15 +442,21 @@ static enum store_outcome outcome_of(const struct s3_call *call, enum kind kind)
 }
 
 static const char *advice_of(const struct s3_call *call, const struct meaning *meaning,
-			     bool said_by_s3)
+			     const struct s3_error *error, bool said_by_s3)
 {
 	if (meaning->kind == SIGNATURE && !said_by_s3)
 		return "; that is not how S3 answers: check --endpoint-url";
 	if (!said_by_s3 && call->http.status / 100 == 4 && !*meaning->advice)
 		return ", and no word of S3's why: was it damaged on its way? check --endpoint-url";
+	/* InvalidRequest, as many others */
+	if (strstr(error->message, "form of Server Side Encryption"))
+		return "; name the key that it was stored with: --sse-c-key-file";
 	if (meaning->advice)
 		return meaning->advice;
 	/* AccessDenied */
+	if (*call->client->sse_c_key && call->key)
+		return "; the keys lack s3:GetObject or s3:PutObject, or it was stored "
+		       "with another key than --sse-c-key-file has";
 	if (strcmp(call->method, "GET") == 0 && call->key)
 		return "; the keys need s3:GetObject, and s3:ListBucket to be told "
 		       "that an object is missing";
@@ -476,7 +480,7 @@ static void judge_error(struct s3_call *call, const struct s3_error *error,
 		     call->code[0] ? " " : "", call->code,
 		     said_by_s3 && error->message[0] ? ": " : "",
 		     said_by_s3 ? error->message : "",
-		     advice_of(call, &meaning, said_by_s3));
+		     advice_of(call, &meaning, error, said_by_s3));
 }
 
 /* ---- all of it ------------------------------------------------------------------------------------- */

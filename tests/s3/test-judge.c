@@ -109,6 +109,14 @@ static const struct judgement judgements[] = {
 	{ "PUT", NULL, NULL, "403 Forbidden", S3_HEADERS, XML_ERROR("AccessDenied"), 0,
 	  STORE_FAILED, -EACCES, "right", false },
 
+	/* A server that refuses is no wrong use of ours: never -EINVAL. */
+	{ "GET", NULL, NULL, "400 Bad Request", PAGE, HTML, 0, STORE_FAILED, -EIO,
+	  "--endpoint-url", false },
+	{ "GET", NULL, NULL, "400 Bad Request", S3_HEADERS,
+	  "<Error><Code>InvalidRequest</Code><Message>The object was stored using a form "
+	  "of Server Side Encryption. The correct parameters must be provided to retrieve "
+	  "the object.</Message></Error>", 0, STORE_FAILED, -EIO, "--sse-c-key-file", true },
+
 	/* Keys. */
 	{ "GET", NULL, NULL, "403 Forbidden", S3_HEADERS, XML_ERROR("SignatureDoesNotMatch"),
 	  0, STORE_FAILED, -EACCES, "secret key", false },
