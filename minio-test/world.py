@@ -46,7 +46,8 @@ class MinioWorld(fixtures.World):
     def start_minio(cls):
         # The first start on a machine builds it.
         p = subprocess.run([MINIO, 'start', *cls.minio_options(), cls.minio_dir],
-                           capture_output=True, timeout=900)
+                           env=dict(os.environ, **cls.minio_env()), capture_output=True,
+                           timeout=900)
         if p.returncode:
             raise AssertionError('minio start: ' + p.stderr.decode(errors='replace'))
         with open(cls.minio_dir + '/env') as f:
@@ -60,6 +61,11 @@ class MinioWorld(fixtures.World):
     @classmethod
     def minio_options(cls):
         return ['--tls'] if cls.over_tls else []
+
+    @classmethod
+    def minio_env(cls):
+        """Settings of the server's own; for a subclass to say."""
+        return {}
 
     @classmethod
     def _takes_requests(cls):
