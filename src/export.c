@@ -16,30 +16,18 @@
 #define MINIMUM_PREFERRED    4096u	/* a page: what most clients work in */
 #define MAXIMUM_BLOCK	     (64u << 20)	/* the longest NBD payload */
 
-/* mem:NAME?size=SIZE is made when it is mounted. */
+/* mem:NAME?size=SIZE is made when it is mounted; place_parse() has looked at both. */
 static int create_in_memory(const struct place *place, struct store *store)
 {
 	struct volume_create_options create = { 0 };
-	const char *size = place_param(place, "size");
 	const char *chunk = place_param(place, "chunk-size");
 	uint64_t chunk_size = 0;
-	int error;
+	int error = size_parse(place_param(place, "size"), &create.size);
 
-	if (!size) {
-		log_error("%s: how large is it? mem:NAME?size=SIZE", place->text);
-		return -EINVAL;
-	}
-	error = size_parse(size, &create.size);
 	if (!error && chunk)
 		error = size_parse(chunk, &chunk_size);
-	if (!error && (!create.size || chunk_size > CHUNK_SIZE_MAX))
-		error = -ERANGE;
-	if (error) {
-		log_error("%s: bad size: %s", place->text, strerror(-error));
-		return error;
-	}
 	create.chunk_size = (uint32_t)chunk_size;
-	return volume_create(store, &create);
+	return error ? error : volume_create(store, &create);
 }
 
 static int open_volume(struct export *export,

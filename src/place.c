@@ -1,5 +1,6 @@
 /* place.c: reads a place: SCHEME:PATH[@SNAPSHOT][?NAME=VALUE[&NAME=VALUE]]. */
 #include "config.h"
+#include "src/volume/format.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -401,6 +402,38 @@ static int check_size(const struct place *place)
 	return -EINVAL;
 }
 
+static int check_network(const struct place *place)
+{
+	const char *value = place_param(place, "network");
+
+	if (!value || strcmp(value, "yes") == 0 || strcmp(value, "no") == 0)
+		return 0;
+	log_error("%s: network is yes or no, not '%s'", place->text, value);
+	return -EINVAL;
+}
+
+/* mem:NAME?size=SIZE[&chunk-size=SIZE] */
+static int check_memory(const struct place *place)
+{
+	const char *size = place_param(place, "size");
+	const char *chunk = place_param(place, "chunk-size");
+	uint64_t bytes;
+
+	if (!size) {
+		log_error("%s: how large is it? mem:NAME?size=SIZE", place->text);
+		return -EINVAL;
+	}
+	if (size_parse(size, &bytes) != 0 || bytes == 0) {
+		log_error("%s: size is a size such as 10G, not '%s'", place->text, size);
+		return -EINVAL;
+	}
+	if (!chunk || (size_parse(chunk, &bytes) == 0 && chunk_size_is_valid(bytes)))
+		return 0;
+	log_error("%s: chunk-size is a power of two from 64K to 64M, not '%s'",
+		  place->text, chunk);
+	return -EINVAL;
+}
+
 static int check_nbd(const struct place *place)
 {
 	struct nbd_place nbd;
@@ -477,6 +510,10 @@ int place_parse(const char *text, unsigned int accept, struct place *place)
 					      read_rest(place, scheme);
 	if (!error && scheme->is_size)
 		error = check_size(place);
+	if (!error && strcmp(scheme->name, "dir") == 0)
+		error = check_network(place);
+	if (!error && strcmp(scheme->name, "mem") == 0)
+		error = check_memory(place);
 	if (!error && strcmp(scheme->name, "s3") == 0)
 		error = check_s3(place, accept & PLACE_FOLDER);
 	if (!error && place_is_nbd(place))

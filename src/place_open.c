@@ -12,23 +12,16 @@
 #include "src/place_url.h"
 #include "src/units.h"
 
-/* dir:PATH?network=yes: locks of a network file system are good enough. */
-static int network_param(const struct place *place, bool *network_ok)
-{
-	const char *value = place_param(place, "network");
-
-	*network_ok = value && strcmp(value, "yes") == 0;
-	if (!value || *network_ok || strcmp(value, "no") == 0)
-		return 0;
-	log_error("%s: network is yes or no, not '%s'", place->text, value);
-	return -EINVAL;
-}
-
 int place_open_store(const struct place *place,
 		     const struct store_open_options *options,
 		     struct store **store)
 {
-	struct store_dir_options dir = { .create = options->create };
+	const char *network = place_param(place, "network");
+	/* dir:PATH?network=yes: locks of a network file system are good enough. */
+	struct store_dir_options dir = {
+		.create = options->create,
+		.network_ok = network && strcmp(network, "yes") == 0,
+	};
 	struct s3_options s3;
 	int error;
 
@@ -38,10 +31,7 @@ int place_open_store(const struct place *place,
 			error = store_s3_open(place->base, place->bucket, place->path,
 					      &s3, store);
 	} else if (strcmp(place->scheme, "dir") == 0) {
-		error = network_param(place, &dir.network_ok);
-		if (!error)
-			error = store_dir_open(place->base, place->path, &dir,
-					       store);
+		error = store_dir_open(place->base, place->path, &dir, store);
 	} else {
 		error = store_mem_open(place->base, store);
 	}

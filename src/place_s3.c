@@ -142,6 +142,10 @@ static int check_together(const struct place *place, const struct s3_options *op
 		wrong = "sse-c-key-file is a key of your own, sse one of the server's: choose one";
 	else if (options->no_sign_request && options->profile)
 		wrong = "no-sign-request uses no credentials, so no profile either: choose one";
+	else if (options->endpoint_url && !s3_endpoint_is_good(options->endpoint_url))
+		wrong = "endpoint-url is http://HOST[:PORT] or https://HOST[:PORT]";
+	else if (options->region && !s3_region_is_good(options->region))
+		wrong = "region is the name of one, such as eu-central-1";
 	if (!wrong)
 		return 0;
 	log_error("%s: %s", place->text, wrong);

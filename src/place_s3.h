@@ -16,7 +16,8 @@ extern const char *const place_object_params[];
 int place_s3_check_params(const struct place *place);
 
 /* *options: what @given says, and what the place says, which wins.  Its texts stay
- * those of @place and @given.  -EINVAL, logged: two that do not go together. */
+ * those of @place and @given.  -EINVAL, logged: one that cannot be, or two that do
+ * not go together. */
 int place_s3_options(const struct place *place, const struct s3_options *given,
 		     struct s3_options *options);
 

@@ -172,14 +172,28 @@ static bool can_be_virtual(const char *bucket, bool tls)
 	       strspn(bucket, "abcdefghijklmnopqrstuvwxyz0123456789-.") == length;
 }
 
+bool s3_endpoint_is_good(const char *url)
+{
+	struct s3_route route = { .region = "" };
+
+	return parse_endpoint(&route, url) == 0;
+}
+
+bool s3_region_is_good(const char *region)
+{
+	size_t length = strlen(region);
+
+	return length && length < sizeof(((struct s3_route *)0)->region) &&
+	       strspn(region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		      "0123456789-_") == length;
+}
+
 int s3_route_open(struct s3_client *client, const char *url, const char *region,
 		  enum s3_addressing addressing)
 {
 	struct s3_route *route;
 
-	if (strlen(region) >= sizeof(route->region) || !*region ||
-	    strspn(region, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-		   "0123456789-_") != strlen(region)) {
+	if (!s3_region_is_good(region)) {
 		log_error("%s: %s is no region", client->place, region);
 		return -EINVAL;
 	}

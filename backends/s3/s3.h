@@ -55,6 +55,9 @@ void s3_client_close(struct s3_client *client);
 const char *s3_client_bucket(const struct s3_client *client);
 const struct s3_options *s3_client_options(const struct s3_client *client);
 /* "http://127.0.0.1:9000", and where keys and region come from, for doctor. */
+/* Whether they can be; http://HOST[:PORT] or https://HOST[:PORT]. */
+bool s3_endpoint_is_good(const char *url);
+bool s3_region_is_good(const char *region);
 const char *s3_client_endpoint(const struct s3_client *client);
 const char *s3_client_region(const struct s3_client *client);
 const char *s3_client_credentials(const struct s3_client *client);

@@ -60,7 +60,7 @@ static int run(const struct options *options, const struct place *parent,
 	struct head head;
 	int error, status;
 
-	error = open_place(new_text, WANT_VOLUME, &new);
+	error = open_place(options, new_text, WANT_VOLUME, &new);
 	if (error)
 		return exit_status(error);
 	error = same_store(options, parent, &new) ? 0 : -EXDEV;

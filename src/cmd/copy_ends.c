@@ -57,6 +57,8 @@ int source_open(const struct options *options, const char *text,
 		return 0;
 	}
 	error = place_parse(text, PLACE_FILE, &source->place);
+	if (!error)
+		error = open_check(options, &source->place);
 	if (error)
 		return error;
 	if (source->place.is_volume)
@@ -357,6 +359,8 @@ int target_open(const struct options *options, const char *text,
 		return -EINVAL;
 	}
 	error = place_parse(text, PLACE_FILE, &target->place);
+	if (!error)
+		error = open_check(options, &target->place);
 	if (error)
 		return error;
 	if (target->place.snapshot) {

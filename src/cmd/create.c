@@ -59,7 +59,7 @@ int create_run(const struct options *options, int nr_arguments, char **arguments
 	}
 	error = check_sizes(create.size, create.chunk_size);
 	if (!error)
-		error = open_place(arguments[0], WANT_VOLUME, &place);
+		error = open_place(options, arguments[0], WANT_VOLUME, &place);
 	if (error)
 		return exit_status(error);
 	error = open_store(options, &place, true, &store);

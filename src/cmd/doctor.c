@@ -345,7 +345,7 @@ int doctor_run(const struct options *options, int nr_arguments, char **arguments
 	int error, status = EXIT_SUCCESS;
 
 	if (nr_arguments == 1) {
-		error = open_place(arguments[0], WANT_PLACE, &place);
+		error = open_place(options, arguments[0], WANT_PLACE, &place);
 		if (error) {
 			json_decref(findings.list);
 			return exit_status(error);

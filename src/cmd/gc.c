@@ -92,7 +92,7 @@ int gc_run(const struct options *options, int nr_arguments, char **arguments)
 	struct place place;
 	int error, status;
 
-	error = open_place(arguments[0], WANT_PLACE, &place);
+	error = open_place(options, arguments[0], WANT_PLACE, &place);
 	if (error)
 		return exit_status(error);
 	if (strcmp(place.scheme, "s3+object") == 0) {

@@ -318,10 +318,10 @@ int info_run(const struct options *options, int nr_arguments, char **arguments)
 	struct place place;
 	int error, status;
 
-	error = open_place(arguments[0], WANT_PLACE, &place);
+	error = open_place(options, arguments[0], WANT_PLACE, &place);
 	if (!error && place.is_volume) {
 		place_free(&place);
-		error = open_place(arguments[0], WANT_VOLUME_OR_SNAPSHOT, &place);
+		error = open_place(options, arguments[0], WANT_VOLUME_OR_SNAPSHOT, &place);
 	}
 	if (error)
 		return exit_status(error);

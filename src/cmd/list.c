@@ -157,7 +157,7 @@ int list_run(const struct options *options, int nr_arguments, char **arguments)
 
 	if (strncmp(arguments[0], "nbd", 3) == 0)
 		return list_exports(options, arguments[0]);
-	error = open_place(arguments[0], WANT_FOLDER, &place);
+	error = open_place(options, arguments[0], WANT_FOLDER, &place);
 	if (error)
 		return exit_status(error);
 	if (!*place.path) {		/* a bucket */

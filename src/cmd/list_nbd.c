@@ -61,7 +61,7 @@ int list_exports(const struct options *options, const char *text)
 	struct place place;
 	int error, status;
 
-	error = open_place(text, WANT_PLACE, &place);
+	error = open_place(options, text, WANT_PLACE, &place);
 	if (error)
 		return exit_status(error);
 	error = nbd_list(&place, option_time(options, "retry-for"), &all);

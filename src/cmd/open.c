@@ -7,6 +7,7 @@
 
 #include "src/cmd/open.h"
 #include "src/log.h"
+#include "src/place_s3.h"
 #include "src/where.h"
 
 #define JOBS_LOCAL  8
@@ -20,7 +21,19 @@ int exit_status(int error)
 	return error == -EINVAL ? EXIT_USAGE : EXIT_FAILURE;
 }
 
-int open_place(const char *text, enum wanted wanted, struct place *place)
+int open_check(const struct options *options, const struct place *place)
+{
+	struct store_open_options how;
+	struct s3_options s3;
+
+	if (!place->bucket)
+		return 0;
+	open_options(options, &how);
+	return place_s3_options(place, &how.s3, &s3);
+}
+
+int open_place(const struct options *options, const char *text, enum wanted wanted,
+	       struct place *place)
 {
 	const char *wrong = NULL;
 	int error = place_parse(text, wanted == WANT_FOLDER ? PLACE_FOLDER : 0, place);
@@ -35,11 +48,12 @@ int open_place(const char *text, enum wanted wanted, struct place *place)
 		wrong = "names a snapshot; the volume itself is wanted, without '@NAME'";
 	else if (wanted == WANT_SNAPSHOT && !place->snapshot)
 		wrong = "names no snapshot; VOLUME@NAME is wanted";
-	if (!wrong)
-		return 0;
-	log_error("%s: %s", text, wrong);
-	place_free(place);
-	return -EINVAL;
+	if (wrong)
+		log_error("%s: %s", text, wrong);
+	error = wrong ? -EINVAL : open_check(options, place);
+	if (error)
+		place_free(place);
+	return error;
 }
 
 void open_options(const struct options *options, struct store_open_options *how)
@@ -109,7 +123,7 @@ int open_volume_store(const struct options *options, const char *text,
 		      enum wanted wanted, struct place *place,
 		      struct store **store)
 {
-	int error = open_place(text, wanted, place);
+	int error = open_place(options, text, wanted, place);
 
 	if (error)
 		return error;

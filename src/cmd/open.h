@@ -16,8 +16,11 @@ enum wanted {
 	WANT_VOLUME_OR_SNAPSHOT,
 	WANT_FOLDER,		/* a volume, or where volumes are */
 };
-/* -EINVAL, logged, unless @text names what is wanted. */
-int open_place(const char *text, enum wanted wanted, struct place *place);
+/* -EINVAL, logged, unless @text names what is wanted, and goes with the options. */
+int open_place(const struct options *options, const char *text, enum wanted wanted,
+	       struct place *place);
+/* The latter alone: what the options and the place say of a server cannot be. */
+int open_check(const struct options *options, const struct place *place);
 
 /* What the options say of stores; the verb takes them (see STORE in table.c). */
 void open_options(const struct options *options, struct store_open_options *how);

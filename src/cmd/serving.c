@@ -116,7 +116,7 @@ int serving_spec(const struct options *options, const char *place,
 		return EXIT_USAGE;
 	}
 	read_export_options(options, spec);
-	status = check_spec(spec);
+	status = open_check(options, &spec->place) ? EXIT_USAGE : check_spec(spec);
 	/* What a fenced writer has not saved is kept there. */
 	if (!status && !spec->export.read_only && !spec->place.snapshot &&
 	    (spec->place.is_volume || spec->export.writable)) {

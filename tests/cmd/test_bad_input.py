@@ -248,6 +248,13 @@ class BadInput(World):
                 ('s3://B/x', 'bucket'),
                 ('https://u:p@x/y', 'user and password'),
                 ('nbd+unix:///?sockte=x', "did you mean 'socket'?"),
+                ('dir:x?network=maybe', "yes or no, not 'maybe'"),
+                ('mem:x', 'how large'), ('mem:x?size=lots', "not 'lots'"),
+                ('mem:x?size=1M&chunk-size=3M', "not '3M'"),
+                ('s3://bucket/x?connections=none', 'a number between'),
+                ('s3://bucket/x?sse-kms-key=k', 'needs sse=aws:kms'),
+                ('s3://bucket/x?endpoint-url=nonsense', 'http://HOST'),
+                ('s3+object://bucket/x?region=a/b', 'the name of one'),
                 ('memory:lots', 'a size such as'),
                 ('pattern:0', 'a size such as'),
                 ('', 'a place is empty')):
@@ -260,6 +267,27 @@ class BadInput(World):
                 (['delete', 'mem:x?size=1M', '--yes'], 'lives in the process')):
             with self.subTest(args=args):
                 self.refused(2, says, *args)
+
+    def test_options_of_a_server_that_do_not_go_together(self):
+        image, where = self.image(1 << 16), 'nbd+unix:///?socket=' + self.path('s')
+        vol, key = 's3://bucket/vol', 's3+object://bucket/key'
+        for given, says in (
+                (['--sse-kms-key', 'k'], 'needs sse=aws:kms'),
+                (['--sse', 'AES256', '--sse-kms-key', 'k'], 'needs sse=aws:kms'),
+                (['--sse', 'aws:kms', '--sse-c-key-file', image], 'choose one'),
+                (['--no-sign-request', '--profile', 'p'], 'choose one'),
+                (['--endpoint-url', 'nonsense'], 'http://HOST'),
+                (['--region', 'a/b'], 'the name of one')):
+            for args in (['info', vol], ['info', key], ['verify', vol], ['gc', vol],
+                         ['gc', key], ['create', vol, '--size', '1M'], ['doctor', vol],
+                         ['delete', vol, '--yes'], ['list', 's3://bucket/'],
+                         ['snapshot', 'create', vol, 'n'],
+                         ['clone', vol + '@n', vol + '2'],
+                         ['copy', vol, self.path('out')], ['copy', image, vol],
+                         ['copy', key, self.path('out')],
+                         ['mount', vol, where], ['mount', key, where]):
+                with self.subTest(args=args + given):
+                    self.refused(2, says, *args, *given)
 
     def test_nothing_is_deleted_without_a_yes(self):
         self.create()
