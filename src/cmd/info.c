@@ -21,6 +21,7 @@ struct usage {
 	uint64_t chunks, bytes;			/* that it refers to */
 	uint64_t origin_chunks, origin_bytes;	/* of them in a clone's origins */
 	uint64_t pinned_chunks;			/* of them kept by a snapshot too */
+	uint64_t nodes;				/* of the map */
 };
 
 struct volume_view {
@@ -79,7 +80,8 @@ static int view_read(const struct options *options, struct volume_view *view)
 		error = picture_open(&view->picture, view->head.size,
 				     view->head.chunk_size);
 	if (!error && (map || option_flag(options, "cost")))
-		error = volume_walk(view->store, &view->head, visit_chunk, view);
+		error = volume_walk(view->store, &view->head, visit_chunk, view,
+				    &view->usage.nodes);
 	return error;
 }
 
@@ -111,12 +113,14 @@ static json_t *cost_json(const struct volume_view *view)
 {
 	const struct usage *u = &view->usage;
 
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
 			 "chunks", (json_int_t)u->chunks,
 			 "bytes", (json_int_t)u->bytes,
 			 "origin_chunks", (json_int_t)u->origin_chunks,
 			 "origin_bytes", (json_int_t)u->origin_bytes,
 			 "snapshot_chunks", (json_int_t)u->pinned_chunks,
+			 "nodes", (json_int_t)u->nodes,
+			 "node_bytes", (json_int_t)(u->nodes * NODE_BYTES),
 			 "requests", cost_by_cause(view->store));
 }
 
@@ -170,6 +174,8 @@ static void print_cost(const struct volume_view *view)
 
 	printf("  stored       %" PRIu64 " chunks, %s\n", u->chunks,
 	       size_format(u->bytes, a));
+	printf("  map          %" PRIu64 " node%s, %s\n", u->nodes, plural(u->nodes),
+	       size_format(u->nodes * NODE_BYTES, a));
 	if (view->head.nr_origins)
 		printf("  in origins   %" PRIu64 " of them, %s\n",
 		       u->origin_chunks, size_format(u->origin_bytes, a));

@@ -122,11 +122,12 @@ int volume_read_head(struct store *store, struct head *head,
 		     struct store_reply *reply);
 
 /* Calls @visit for every ref of a chunk that is no hole, ascending, reading
- * nodes as needed.  Stops when it returns non-zero, and returns that.  The
- * refs are those of @head (a snapshot's body works too). */
+ * nodes as needed, which are counted in *@nr_nodes (NULL: not wanted).  Stops when it
+ * returns non-zero, and returns that.  The refs are those of @head (a snapshot's body
+ * works too). */
 typedef int volume_visit(void *context, uint32_t chunk, const struct ref *ref);
 int volume_walk(struct store *store, const struct head *head,
-		volume_visit *visit, void *context);
+		volume_visit *visit, void *context, uint64_t *nr_nodes);
 
 /* ---- snapshots, clones, life and death ---------------------------------------- */
 

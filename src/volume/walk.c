@@ -351,7 +351,17 @@ struct plain_walk {
 	const struct map_walk *walk;
 	volume_visit *visit;
 	void *context;
+	uint64_t nr_nodes;
 };
+
+static int plain_node(void *context, unsigned int level, uint32_t node,
+		      const struct ref *ref, bool whole)
+{
+	struct plain_walk *plain = context;
+
+	plain->nr_nodes++;
+	return 0;
+}
 
 static int plain_chunk(void *context, uint32_t chunk, const struct ref *ref)
 {
@@ -368,13 +378,17 @@ static int plain_lost(void *context, const char *key, int error, const char *wha
 }
 
 int volume_walk(struct store *store, const struct head *head,
-		volume_visit *visit_chunk, void *context)
+		volume_visit *visit_chunk, void *context, uint64_t *nr_nodes)
 {
 	struct plain_walk plain = { .visit = visit_chunk, .context = context };
 	struct map_walk walk = { .store = store, .head = head, .cause = CAUSE_MAP,
-				 .chunk = plain_chunk, .lost = plain_lost,
-				 .context = &plain };
+				 .node = plain_node, .chunk = plain_chunk,
+				 .lost = plain_lost, .context = &plain };
+	int error;
 
 	plain.walk = &walk;
-	return map_walk(&walk);
+	error = map_walk(&walk);
+	if (nr_nodes)
+		*nr_nodes = plain.nr_nodes;
+	return error;
 }

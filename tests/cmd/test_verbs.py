@@ -135,6 +135,19 @@ class Volumes(Verbs):
         self.assertIn('in origins   2 of them', self.said('info', clone, '--cost'))
         self.objmap('verify', clone)
 
+    def test_info_counts_the_nodes_of_the_map_too(self):
+        self.create(size='256M')
+        self.assertEqual(self.json('info', self.place, '--cost')['cost']['nodes'], 0)
+        # More chunks than head remembers, in two leaves of the map.
+        self.write(self.place, *((chunk * CHUNK, b'x' * CHUNK)
+                                 for first in (0, 2048) for chunk in range(first, first + 300)))
+        cost = self.json('info', self.place, '--cost')['cost']
+        self.assertEqual(cost['chunks'], 600)
+        self.assertEqual(cost['nodes'], self.json('verify', self.place)['nodes'])
+        self.assertEqual(cost['nodes'], 2)
+        self.assertEqual(cost['node_bytes'], 2 * 24 * 1024)
+        self.assertIn('map          2 nodes, 48 KiB', self.said('info', self.place, '--cost'))
+
     def test_resize_grows_and_shrinks(self):
         self.create()
         data = self.fill(4 * MIB)

@@ -49,7 +49,7 @@ static int note_chunk(void *context, uint32_t chunk, const struct ref *ref)
 static int walk_noting(uint32_t stop_at)
 {
 	walked[0] = 0;
-	return volume_walk(image.store, &image.stored.head, note_chunk, &stop_at);
+	return volume_walk(image.store, &image.stored.head, note_chunk, &stop_at, NULL);
 }
 
 static void commit_leaf(void)
