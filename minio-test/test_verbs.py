@@ -459,6 +459,32 @@ class Doctor(Verbs):
         self.assertFalse(found['ranges with metadata']['ok'])
         self.assertTrue(found['PUT if-match']['ok'])
 
+    def test_uploads_whose_replies_were_lost_are_found_and_aborted(self):
+        for times in (1, None):		# libcurl itself sends it again after the first
+            proxy = Proxy(self.endpoint, self.s3)
+            self.addCleanup(proxy.close)
+            proxy.harm('reply-lost', kind='create', times=times)
+            found = self.found(self.vol,
+                               env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
+            self.assertEqual(found['uploads in parts']['ok'], times is not None)
+            self.assertNotIn('cleaning up uploads', found)
+            self.assertGreater(len(proxy.requests('create')), 1)
+            self.assertEqual(list(self.s3.uploads(self.bucket)), [])
+            self.assertEqual(self.keys_of(), [])
+
+    def test_an_upload_that_it_cannot_abort_is_named(self):
+        proxy = Proxy(self.endpoint, self.s3)
+        self.addCleanup(proxy.close)
+        proxy.harm('status', kind='copy-part', status=403, code='AccessDenied')
+        rule = proxy.harm('status', kind='abort', status=403, code='AccessDenied')
+        found = self.found(self.vol, env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
+        self.assertGreater(rule.fired, 0)
+        self.assertFalse(found['cleaning up uploads']['ok'])
+        (key, upload), = self.s3.uploads(self.bucket)
+        self.assertIn('upload to %s, id %s may be left' % (key, upload),
+                      found['cleaning up uploads']['detail'])
+        self.assertIn('objmap gc', found['cleaning up uploads']['remedy'])
+
     def test_a_signal_ends_it_and_it_cleans_up(self):
         p = self.start(OBJMAP, 'doctor', self.vol, '--json', stdout=subprocess.PIPE)
         wait_for(lambda: self.keys_of('vol/probe/'), 'objects')

@@ -535,6 +535,12 @@ static int judge_unreached(struct gc *gc, const struct store_entry *entry,
 	return condemn(gc, entry);
 }
 
+/* Whether the probe that made @entry may be going on. */
+static bool may_go_on(const struct gc *gc, const struct store_entry *entry)
+{
+	return !entry->last_modified || entry->last_modified + PROBE_AGE > gc->now;
+}
+
 static int judge(struct gc *gc, const struct store_entry *entry)
 {
 	struct key key;
@@ -557,7 +563,7 @@ static int judge(struct gc *gc, const struct store_entry *entry)
 	/* Lists are used up, not condemned; what is newer is being written; a
 	 * probe may be going on. */
 	if (key.kind == KEY_KIND_CONDEMNED || key.epoch > gc->stored.head.epoch ||
-	    (key.kind == KEY_KIND_PROBE && entry->last_modified + PROBE_AGE > gc->now))
+	    (key.kind == KEY_KIND_PROBE && may_go_on(gc, entry)))
 		return 0;
 	return judge_unreached(gc, entry, &key);
 }
@@ -569,7 +575,8 @@ static int judge_upload(struct gc *gc, const struct store_entry *entry)
 
 	key_parse(entry->key, &key);
 	if (key.kind == KEY_KIND_FOREIGN || key.kind == KEY_KIND_HEAD ||
-	    key.kind == KEY_KIND_PROBE || key.epoch > gc->stored.head.epoch)
+	    key.epoch > gc->stored.head.epoch ||
+	    (key.kind == KEY_KIND_PROBE && may_go_on(gc, entry)))
 		return 0;
 	if (!upload_id_is_valid(entry->upload)) {
 		log_warning("%s: gc: leaves an upload to %s alone, whose id no objmap can write down",

@@ -452,6 +452,7 @@ Test(gc, what_a_recent_ref_replaced_in_a_shared_node_is_held_by_the_snapshot_onl
 static struct store *uploads_inner;
 static unsigned int nr_aborted;
 static unsigned int nr_long;	/* uploads with long ids that there are */
+static uint64_t uploads_now;	/* when a doctor's upload of second 1000 is listed; 0: none */
 static const char old_upload[] =
 	"chunk/05/00000005-0000000000000002-0000000000000001";
 static const char new_upload[] =
@@ -482,7 +483,15 @@ static void uploads_submit(struct store *store, struct store_request *request)
 {
 	struct store_listing *listing = &request->reply.listing;
 
-	if (request->op == STORE_LIST_UPLOADS && nr_long) {
+	if (request->op == STORE_LIST_UPLOADS && uploads_now) {
+		listing->entries = calloc(1, sizeof(*listing->entries));
+		if (!nr_aborted) {
+			add_upload(listing, "probe/0000000000000001", "one");
+			listing->entries[0].last_modified = 1000;
+		}
+		request->reply.date = uploads_now;
+		store_complete(request, STORE_DONE);
+	} else if (request->op == STORE_LIST_UPLOADS && nr_long) {
 		list_long(listing);
 		store_complete(request, STORE_DONE);
 	} else if (request->op == STORE_LIST_UPLOADS) {
@@ -492,7 +501,7 @@ static void uploads_submit(struct store *store, struct store_request *request)
 		add_upload(listing, new_upload, "two");
 		add_upload(listing, "somebody/else", "three");
 		store_complete(request, STORE_DONE);
-	} else if (request->op == STORE_ABORT_UPLOAD && nr_long) {
+	} else if (request->op == STORE_ABORT_UPLOAD && (nr_long || uploads_now)) {
 		nr_aborted++;
 		store_complete(request, STORE_DONE);
 	} else if (request->op == STORE_ABORT_UPLOAD) {
@@ -531,6 +540,24 @@ Test(gc, an_abandoned_upload_is_condemned_then_aborted, .init = setup,
 	cr_assert_eq(result.aborted_uploads, 1);
 	cr_assert_eq(nr_aborted, 1);
 	cr_assert_eq(count_keys("condemned/"), 0);
+	store_close(&uploads);
+}
+
+Test(gc, an_upload_that_doctor_left_goes_when_no_doctor_can_be_going_on,
+     .init = setup, .fini = teardown)
+{
+	struct gc_options options = { .grace = 0 };
+	struct store uploads = { 0 };
+
+	uploads_inner = image.store;
+	cr_assert_eq(store_init(&uploads, &uploads_ops, "uploads"), 0);
+	uploads_now = 1000 + 3599;
+	cr_assert_eq(volume_gc(&uploads, &options, &result), 0);
+	cr_assert_eq(nr_aborted, 0);
+	uploads_now++;
+	cr_assert_eq(volume_gc(&uploads, &options, &result), 0);
+	cr_assert_eq(nr_aborted, 1);
+	cr_assert_eq(result.aborted_uploads, 1);
 	store_close(&uploads);
 }
 
