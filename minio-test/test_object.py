@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 import threading
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
@@ -389,6 +390,44 @@ class Writing(ObjectWorld):
         read = self.bounded(lambda: self.h.pread(4096, 500000), 'a read')
         self.assertIsInstance(read, nbd.Error)
         self.assertIn('replaced', self.log())
+
+    def test_a_failure_in_the_background_that_was_made_good_fails_no_flush(self):
+        p = self.through_proxy()
+        self.begin(16 * MIB, '--dirty-limit', '64M')
+        p.harm('status', kind='create', status=403, code='AccessDenied')
+
+        def fill():
+            for i in range(12):
+                for at in range(0, 16 * MIB, 4 * MIB):
+                    self.write(at + i * 512, self.content(2 * MIB))
+        self.assertRaises(nbd.Error, fill)	# there was no room, and none could be made
+        p.heal()
+        p.forget()
+        fill()
+        wait_for(lambda: any(r.status == 200 for r in p.requests('complete')),
+                 'a version to be published')
+        self.h.flush()
+        self.expect_same(self.stored(), bytes(self.data))
+        self.expect_clean('image')
+
+    def test_a_read_in_doubt_ends_when_its_time_is_up(self):
+        p = self.through_proxy()
+        self.begin(MIB, '--retry-for', '3s')
+        # Our version is there, but nobody is told, nor may look.
+        p.harm('reply-lost', kind='put', key='/image$')
+        stalled = p.harm('stall', kind='get', skip=1, times=1)	# after the second half
+        self.write(0, self.content(MIB // 2))
+        other = self.connect(self.where)
+        flush = threading.Thread(target=lambda: self.swallow(self.h.flush), daemon=True)
+        flush.start()
+        wait_for(lambda: stalled.fired, 'the publisher to look')
+        started = time.monotonic()
+        with self.assertRaises(nbd.Error):
+            other.pread(4096, MIB // 2 + 5000)
+        self.assertLess(time.monotonic() - started, 15)
+        p.heal()
+        flush.join(60)
+        self.expect_read()
 
     def test_what_cannot_be_published_can_be_dropped(self):
         p = self.through_proxy()

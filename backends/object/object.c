@@ -135,17 +135,18 @@ static void hold_spills(struct read *read, int by)
 static bool read_later(struct object *object, struct request *request)
 {
 	bool wait, again;
+	int error = 0;
 
 	pthread_mutex_lock(&object->lock);
 	wait = object->settling;
 	again = !wait && !object->lost;
-	if (wait) {
-		request->next = object->reads;
-		object->reads = request;
-	}
+	if (wait)
+		error = doubt_add(object, request);
 	pthread_mutex_unlock(&object->lock);
 	if (again)
 		object_read_again(object, request);
+	else if (error)
+		request_complete(request, error);
 	return wait || again;
 }
 

@@ -10,6 +10,7 @@
  *   spill.c           files of written bytes
  *   dirty.c           where written bytes are
  *   publish.c         the thread that publishes; its flushes
+ *   doubt.c           reads that wait until it is known which version is there
  *   parts.c           cuts the new version into parts
  *   send.c            sends them, as one multipart upload or one PUT
  *   keep.c            unsaved writes of a lost object, kept aside
@@ -58,8 +59,8 @@ struct object {
 	char *state;			/* folder for the spill; NULL: read-only */
 	uint64_t dirty_limit;		/* bytes of all spill files */
 	struct workers *disk, *senders;
-	pthread_t publisher;
-	bool publisher_runs;
+	pthread_t publisher, watcher;
+	bool publisher_runs, watcher_runs;
 	atomic_bool stop;		/* ends what the publisher waits for */
 
 	pthread_mutex_t lock;
@@ -71,14 +72,15 @@ struct object {
 	struct spill *sealed_spills;
 	struct request *flushes;	/* wait for the next publishing */
 	struct request *writes;		/* wait for room, newest first */
-	struct request *reads;		/* refused while settling: tried again after */
+	struct doubted *doubted;	/* reads refused while settling */
 	bool publishing;		/* something is sealed and under way */
 	bool settling;			/* a new version may be there already */
 	char doubtful[17];		/* id of a publishing of which it was never known
 					 * whether it is there; empty: none */
 	bool stopping;
 	int lost;			/* -ESTALE: somebody replaced the object */
-	int unreported;			/* a publishing failed that no flush asked for */
+	int unreported;			/* a publishing failed that no flush asked for, and
+					 * none has succeeded since */
 };
 
 #define OBJECT_SENDERS	  4u		/* parts sent at a time */
@@ -101,6 +103,14 @@ int publisher_start(struct object *object);
 void publisher_stop(struct object *object);
 /* Completes @request, a flush, after what was written before it is published. */
 void object_flush(struct object *object, struct request *request);
+
+/* doubt.c.  With the lock held: lets @request, a read, wait until doubt_end(), which lets
+ * go of the lock meanwhile; 0 or -ENOMEM.  One that is cancelled, or whose time (the
+ * store's retry_for, its deadline) is up, completes before. */
+int doubt_add(struct object *object, struct request *request);
+void doubt_end(struct object *object);
+int doubt_start(struct object *object);
+void doubt_stop(struct object *object);	/* after object->stopping */
 
 /* send.c.  Sends what object->sealed says as a new version; its tag comes out.  0;
  * -ESTALE: the object was replaced; other -errno.  Logged. */

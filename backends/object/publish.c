@@ -4,8 +4,8 @@
  * takes all flushes that wait, seals the map, sends it, and completes them together.
  * Writes go on meanwhile, into a new map and a new spill file.  When it fails, what was
  * sealed goes back below what was written since, and the flushes report the error; when
- * there were none, the next flush does.  Without a flush it publishes only when the
- * spill is full. */
+ * there were none, the next flush does, unless all of it was published since.  Without a
+ * flush it publishes only when the spill is full. */
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
@@ -32,7 +32,7 @@ static bool is_wanted(const struct object *object)
 {
 	return object->flushes || object->writes ||
 	       object->open.nr >= OBJECT_RANGES_MAX ||
-	       (object->reads && *object->doubtful);
+	       (object->doubted && *object->doubtful);
 }
 
 static void complete_all(struct request *requests, int error)
@@ -144,7 +144,6 @@ static void retire(struct object *object)
 static int send_sealed(struct object *object)
 {
 	char tag[STORE_TAG_MAX] = "";
-	struct request *reads;
 	int error;
 
 	pthread_mutex_unlock(&object->lock);
@@ -159,17 +158,8 @@ static int send_sealed(struct object *object)
 		memcpy(object->tag, tag, sizeof(object->tag));
 	}
 	object->settling = *object->doubtful;
-	reads = object->settling ? NULL : object->reads;
-	if (reads)
-		object->reads = NULL;
-	pthread_mutex_unlock(&object->lock);
-	while (reads) {
-		struct request *next = reads->next;
-
-		object_read_again(object, reads);
-		reads = next;
-	}
-	pthread_mutex_lock(&object->lock);
+	if (!object->settling)
+		doubt_end(object);
 	return error;
 }
 
@@ -256,10 +246,8 @@ static void serve(struct object *object)
 		object->writes = NULL;
 		if (flushes && !error)
 			error = object->unreported;
-		if (flushes)
-			object->unreported = 0;
-		else if (error)
-			object->unreported = error;
+		/* A success has sent what failed before, too. */
+		object->unreported = flushes ? 0 : error;
 		pthread_mutex_unlock(&object->lock);
 		complete_all(flushes, error);
 		let_writes_go(object, writes, error);
@@ -288,7 +276,7 @@ int publisher_start(struct object *object)
 	error = -pthread_create(&object->publisher, NULL, publisher_main, object);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	object->publisher_runs = !error;
-	return error;
+	return error ? error : doubt_start(object);
 }
 
 void publisher_stop(struct object *object)
@@ -302,4 +290,5 @@ void publisher_stop(struct object *object)
 	pthread_mutex_unlock(&object->lock);
 	pthread_join(object->publisher, NULL);
 	object->publisher_runs = false;
+	doubt_stop(object);
 }
