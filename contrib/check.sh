@@ -48,15 +48,16 @@ packages="autoconf automake libtool pkg-config make gcc libc6-dev
 # its counts in results/NAME.  A command that tells no counts is one test.
 suite() {
 	local name=$1 seconds=$2 log=$logs/$1 status passed failed skipped begin=$SECONDS
+	local TIMEFORMAT='%0U + %0S' cpu
 	shift 2
 	case $name in *"$only"*) ;; *) return 0 ;; esac
-	timeout -k 10 "$seconds" "$@" >"$log" 2>&1 </dev/null
+	cpu=$({ time timeout -k 10 "$seconds" "$@" >"$log" 2>&1 </dev/null; } 2>&1)
 	status=$?
 	read -r passed failed skipped < <(counts "$log" "$status")
 	echo "$passed $failed $skipped $((SECONDS - begin))" >"$results/$name"
 	[ "$status" != 124 ] || echo "(ended after $seconds seconds)" >>"$log"
-	printf '%-34s %4d passed %4d failed %4d skipped %5d s\n' \
-		"$name" "$passed" "$failed" "$skipped" "$((SECONDS - begin))"
+	printf '%-34s %4d passed %4d failed %4d skipped %5d s %5d CPU\n' \
+		"$name" "$passed" "$failed" "$skipped" "$((SECONDS - begin))" "$((cpu))"
 	if [ "$failed" != 0 ]; then
 		sed "s/^/    /" "$log" | tail -n 60
 	fi
@@ -79,7 +80,8 @@ counts() {
 		}' "$1"
 }
 
-# Runs the functions and suites given to it, as many at once as there are slots.
+# Runs the functions and suites given to it, as many at once as there are slots: more
+# than there are cores, because many of them wait, for a disk or for a time to pass.
 slots=$jobs
 together() {
 	while [ "$(jobs -rp | wc -l)" -ge "$slots" ]; do wait -n; done
@@ -170,7 +172,7 @@ compile_the_others() {
 }
 compile_the_others &
 builder=$!
-slots=$((jobs + 1))
+slots=$((jobs * 2))
 only=$only_builds
 
 # ---- the suites themselves -------------------------------------------------------------
@@ -227,7 +229,7 @@ wait "$builder"
 # Only with --long: 10,000 operations on each pipeline under the sanitizers (1,000
 # here, 300 for races), and under ThreadSanitizer those tests of copy that try every
 # pair of ends, what is refused, and how progress is told.
-operations=10000 copies=
+slots=$((jobs + 1)) operations=10000 copies=
 if [ "$long" = 0 ]; then
 	operations=1000
 	copies=$(sed -n 's/^    def \(test_[a-z_]*\).*/Copy.\1/p' tests/cmd/test_copy.py |
@@ -260,6 +262,7 @@ for t in "$dir"/clang/tests/fuzz/fuzz-*; do
 done
 wait
 part Foundation 8
+slots=$((jobs * 2))
 
 # A MinIO is built once on a machine, and that is not counted.
 if [ -z "$only" ]; then
