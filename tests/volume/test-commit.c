@@ -11,6 +11,8 @@
 #define CHUNK (64 * KIB)
 
 TestSuite(commit, .timeout = 60);
+/* Seconds for a test that makes a volume for each step, in a bucket, too. */
+#define FOR_EACH_STEP 900
 
 /* ---- flushes ----------------------------------------------------------------- */
 
@@ -238,7 +240,7 @@ static void fail_step(unsigned int step, unsigned int skip, uint64_t retry_for)
 	world_end(&world);
 }
 
-Test(commit, a_step_that_fails_leaves_the_old_image_or_the_new_one)
+Test(commit, a_step_that_fails_leaves_the_old_image_or_the_new_one, .timeout = FOR_EACH_STEP)
 {
 	unsigned int step;
 
@@ -246,7 +248,7 @@ Test(commit, a_step_that_fails_leaves_the_old_image_or_the_new_one)
 		fail_step(step, 0, 0);
 }
 
-Test(commit, a_step_that_fails_once_is_retried_where_that_can_help)
+Test(commit, a_step_that_fails_once_is_retried_where_that_can_help, .timeout = FOR_EACH_STEP)
 {
 	unsigned int step;
 
