@@ -158,3 +158,52 @@ uint32_t crc32c(uint32_t crc, const void *data, size_t count)
 	pthread_once(&prepared, crc_prepare);
 	return fastest(crc, data, count);
 }
+
+void crc32c_sum(uint32_t *sums, uint32_t unit, uint64_t at, const void *data,
+		size_t count)
+{
+	const uint8_t *byte = data;
+	size_t part;
+
+	for (; count; at += part, byte += part, count -= part) {
+		uint64_t i = at / unit, within = at % unit;
+
+		part = unit - within < count ? (size_t)(unit - within) : count;
+		sums[i] = crc32c(within ? sums[i] : 0, byte, part);
+	}
+}
+
+/* The product of two polynomials; the highest bit is that of x^0. */
+static uint32_t multiply(uint32_t a, uint32_t b)
+{
+	uint32_t product = 0;
+
+	for (; a; a <<= 1) {
+		if (a >> 31)
+			product ^= b;
+		b = (b >> 1) ^ (b & 1 ? POLYNOMIAL : 0);
+	}
+	return product;
+}
+
+/* What @count zero bytes multiply a CRC by: x^(8 * count). */
+static uint32_t shift_of(uint64_t count)
+{
+	uint32_t power = 1u << 23, result = 1u << 31;	/* x^8, 1 */
+
+	for (; count; count >>= 1) {
+		if (count & 1)
+			result = multiply(power, result);
+		power = multiply(power, power);
+	}
+	return result;
+}
+
+uint32_t crc32c_of_sums(const uint32_t *sums, uint32_t unit, uint64_t count)
+{
+	uint32_t shift = shift_of(unit), crc = 0;
+
+	for (; count >= unit; count -= unit)
+		crc = multiply(shift, crc) ^ *sums++;
+	return count ? multiply(shift_of(count), crc) ^ *sums : crc;
+}

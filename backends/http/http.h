@@ -90,6 +90,9 @@ struct http_request {
 	const struct iovec *sink;
 	unsigned int nr_sink;
 	uint64_t sink_count;
+	/* CRC-32C of each @sum_unit bytes that are put into the sink; NULL: none. */
+	uint32_t *sums;
+	uint32_t sum_unit;
 	size_t text_max;
 	enum request_priority priority;
 	uint64_t deadline;		/* clock_now() ns; 0: none */

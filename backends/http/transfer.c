@@ -17,6 +17,7 @@
 
 #include "backends/http/pool.h"
 #include "src/clock.h"
+#include "src/crc32c.h"
 
 /* libcurl's own.  Larger ones fall out of the CPU's cache before they are copied. */
 #define RECEIVE_BUFFER (128l << 10)
@@ -291,6 +292,9 @@ static size_t on_content(char *data, size_t size, size_t count, void *context)
 		end_with(transfer, -EFBIG, "the reply is longer than what was asked");
 		return 0;
 	}
+	if (request->sums)
+		crc32c_sum(request->sums, request->sum_unit, transfer->sink.total, data,
+			   count);
 	cursor_copy(&transfer->sink, data, count, true);
 	return count;
 }

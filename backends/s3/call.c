@@ -118,7 +118,7 @@ static int make_headers(struct s3_call *call)
 	if (!error && call->needs_md5)
 		error = s3_add_md5(to, call->body, call->nr_body);
 	if (!error && call->needs_md5)
-		error = s3_add_crc32c(to, call->body, call->nr_body);
+		error = s3_add_crc32c(to, s3_crc32c(call->body, call->nr_body));
 	return error;
 }
 
@@ -177,6 +177,8 @@ static int make_request(struct s3_call *call)
 	http->sink = call->sink;
 	http->nr_sink = call->nr_sink;
 	http->sink_count = call->sink_count;
+	http->sums = call->sums;
+	http->sum_unit = call->sum_unit;
 	http->text_max = call->text_max ? call->text_max : TEXT_MAX;
 	http->priority = call->priority;
 	http->deadline = call->deadline;

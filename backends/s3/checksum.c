@@ -53,15 +53,20 @@ int s3_add_md5(struct http_headers *headers, const struct iovec *iov,
 	return http_headers_add(headers, "Content-MD5", text);
 }
 
-int s3_add_crc32c(struct http_headers *headers, const struct iovec *iov,
-		  unsigned int nr_iov)
+uint32_t s3_crc32c(const struct iovec *iov, unsigned int nr_iov)
 {
 	uint32_t crc = 0;
 	unsigned int i;
-	char text[16];
 
 	for (i = 0; i < nr_iov; i++)
 		crc = crc32c(crc, iov[i].iov_base, iov[i].iov_len);
+	return crc;
+}
+
+int s3_add_crc32c(struct http_headers *headers, uint32_t crc)
+{
+	char text[16];
+
 	crc = htonl(crc);
 	s3_base64(&crc, sizeof(crc), text, sizeof(text));
 	return http_headers_add(headers, "x-amz-checksum-crc32c", text);

@@ -87,9 +87,11 @@ struct s3_call {
 					 * again when it is UNKNOWN, too */
 	bool writes_object;		/* PUT of an object, CreateMultipartUpload,
 					 * CopyObject: SSE, class and tags go with it */
-	const struct iovec *sink;	/* as http.h's */
+	const struct iovec *sink;	/* as http.h's, down to text_max */
 	unsigned int nr_sink;
 	uint64_t sink_count;
+	uint32_t *sums;
+	uint32_t sum_unit;
 	size_t text_max;		/* 0: 1 MiB */
 	enum request_priority priority;
 	uint64_t deadline;		/* clock_now() */
@@ -156,9 +158,9 @@ void s3_call_says(struct s3_call *call, enum store_outcome outcome, int error,
 uint64_t s3_object_size(const struct s3_call *call);
 /* "Sun, 06 Nov 1994 08:49:37 GMT" in seconds since 1970; 0: that is no date. */
 uint64_t s3_date(const char *text);
-/* "x-amz-checksum-crc32c" and "Content-MD5" of @iov.  0 or as http_headers_add(). */
-int s3_add_crc32c(struct http_headers *headers, const struct iovec *iov,
-		  unsigned int nr_iov);
+/* "x-amz-checksum-crc32c", and "Content-MD5" of @iov.  0 or as http_headers_add(). */
+uint32_t s3_crc32c(const struct iovec *iov, unsigned int nr_iov);
+int s3_add_crc32c(struct http_headers *headers, uint32_t crc);
 int s3_add_md5(struct http_headers *headers, const struct iovec *iov,
 	       unsigned int nr_iov);
 /* Whether the signature holds a hash of what is sent.  Not over TLS, nor to this

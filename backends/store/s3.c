@@ -311,6 +311,7 @@ static const struct store_ops s3_ops = {
 	.submit = s3_store_submit,
 	.forget = s3_forget,
 	.close	= s3_store_close,
+	.sums	= true,
 };
 
 static struct s3_store *s3_store_new(const char *place, const char *prefix)

@@ -90,6 +90,8 @@ static void set_sink(struct s3_op *op)
 	op->call.sink = request->iov;
 	op->call.nr_sink = request->nr_iov;
 	op->call.sink_count = request->count;
+	op->call.sums = request->count ? request->sums : NULL;
+	op->call.sum_unit = request->sum_unit;
 	if (request->count)
 		return;
 	op->iov = (struct iovec){ .iov_base = &op->byte, .iov_len = 1 };

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backends/store/s3.h"
+#include "src/crc32c.h"
 
 enum { AS_ASKED, WITHOUT_CONDITION };
 
@@ -47,6 +48,13 @@ int s3_add_condition(struct http_headers *headers, const struct store_request *r
 	return 0;
 }
 
+static uint32_t content_crc(const struct store_request *request)
+{
+	if (request->sums)
+		return crc32c_of_sums(request->sums, request->sum_unit, request->count);
+	return s3_crc32c(request->iov, request->nr_iov);
+}
+
 static void put_done(struct s3_op *op);
 
 static void put_send(struct s3_store *s3, struct store_request *request,
@@ -70,7 +78,7 @@ static void put_send(struct s3_store *s3, struct store_request *request,
 	if (!error && step == AS_ASKED)
 		error = s3_add_condition(headers, request);
 	if (!error && !s3_client_signs_payload(s3->client))
-		error = s3_add_crc32c(headers, request->iov, request->nr_iov);
+		error = s3_add_crc32c(headers, content_crc(request));
 	if (error)
 		s3_op_fail(op, error);
 	else

@@ -17,6 +17,7 @@
 #include "backends/store/probe.h"
 #include "backends/store/store.h"
 #include "src/clock.h"
+#include "src/crc32c.h"
 #include "src/errors.h"
 #include "src/log.h"
 #include "src/random.h"
@@ -261,6 +262,18 @@ static void send_request(struct store *store, struct store_request *request)
 	store->ops->submit(store, request);
 }
 
+static void sum_what_was_got(struct store_request *request)
+{
+	uint64_t at, left = request->reply.count;
+	const struct iovec *iov = request->iov;
+	size_t part;
+
+	for (at = 0; left; at += part, left -= part, iov++) {
+		part = iov->iov_len < left ? iov->iov_len : (size_t)left;
+		crc32c_sum(request->sums, request->sum_unit, at, iov->iov_base, part);
+	}
+}
+
 /* The end of a request.  Nothing of it or the store is touched after done(). */
 static void finish(struct store *store, struct store_request *request,
 		   enum store_outcome outcome)
@@ -274,6 +287,9 @@ static void finish(struct store *store, struct store_request *request,
 	}
 	if (outcome == STORE_FAILED)
 		atomic_fetch_add(&counters->failures, 1);
+	if (outcome == STORE_DONE && request->op == STORE_GET && request->sums &&
+	    !store->ops->sums)
+		sum_what_was_got(request);
 	if (outcome == STORE_DONE && request->op == STORE_GET)
 		atomic_fetch_add(&counters->bytes_in[request->cause],
 				 request->reply.count);

@@ -145,6 +145,12 @@ struct store_request {
 	bool whole;
 	const struct iovec *iov;
 	unsigned int nr_iov;
+	/* CRC-32C of each @sum_unit bytes of these, the last perhaps of fewer.  A get
+	 * that is DONE has filled them in, when the bytes came: that is cheap while
+	 * they are in the CPU's cache.  With a put they come when they are known, to
+	 * be used and not taken again.  NULL: not wanted, not known. */
+	uint32_t *sums;
+	uint32_t sum_unit;
 
 	const struct store_metadata *metadata;	/* put; NULL: none */
 	const char *version;			/* get: S3's versionId; NULL: the newest */
@@ -183,6 +189,7 @@ struct store_ops {
 	void (*submit)(struct store *store, struct store_request *request);
 	void (*forget)(struct store *store, struct store_request *request);
 	void (*close)(struct store *store);
+	bool sums;		/* its gets fill in their sums; else the doorway does */
 };
 
 struct store_counters {

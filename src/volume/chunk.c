@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "src/crc32c.h"
 #include "src/log.h"
 #include "src/stage/iov.h"
 #include "src/volume/engine.h"
@@ -37,34 +36,19 @@ struct piece {
 	unsigned int damaged;		/* how often what came was no good */
 	struct store_request get;
 	char key[VOLUME_KEY_MAX];
+	uint32_t sums[FRAMES_MAX];	/* of the frames that came */
 	void *beyond;			/* where bytes beyond the volume's size go */
 	struct iovec iov[];		/* of the request, and one for beyond */
 };
 
 /* ---- checking what came ---------------------------------------------------------- */
 
-/* CRC of the next @count bytes of the iov, from byte @skip on. */
-static uint32_t iov_crc(const struct iovec *iov, size_t skip, size_t count)
-{
-	uint32_t crc = 0;
-	size_t part;
-
-	for (; skip >= iov->iov_len; iov++)
-		skip -= iov->iov_len;
-	for (; count; iov++, skip = 0) {
-		part = iov->iov_len - skip < count ? iov->iov_len - skip : count;
-		crc = crc32c(crc, (const char *)iov->iov_base + skip, part);
-		count -= part;
-	}
-	return crc;
-}
-
 /* NULL: the frames of @get are those that @ref names.  Else what is wrong. */
 static const char *check_frames(const struct volume *volume, const struct ref *ref,
 				const struct store_request *get, char text[64])
 {
 	char frames[FRAMES_TEXT_MAX], uuid_text[64];
-	uint32_t frame = (uint32_t)(get->offset / volume->frame_size), done;
+	uint32_t frame = (uint32_t)(get->offset / volume->frame_size), i;
 	struct frame_table table;
 	uint8_t uuid[16];
 
@@ -83,11 +67,10 @@ static const char *check_frames(const struct volume *volume, const struct ref *r
 				 sizeof(uuid_text)) < 0 ||
 	     !uuid_parse(uuid_text, uuid) || memcmp(uuid, volume->uuid, 16) != 0))
 		return "it belongs to another volume";
-	for (done = 0; done < get->count; done += volume->frame_size, frame++) {
-		if (iov_crc(get->iov, done, volume->frame_size) ==
-		    table.frames[frame].crc)
+	for (i = 0; i < get->count / volume->frame_size; i++) {
+		if (get->sums[i] == table.frames[frame + i].crc)
 			continue;
-		snprintf(text, 64, "frame %u does not match its checksum", frame);
+		snprintf(text, 64, "frame %u does not match its checksum", frame + i);
 		return text;
 	}
 	return NULL;
@@ -203,6 +186,7 @@ static void piece_get(struct piece *piece)
 		.priority = request->priority, .deadline = request->deadline,
 		.key = piece->key, .offset = piece->offset, .count = whole,
 		.iov = piece->iov, .nr_iov = nr, .parent = request,
+		.sums = piece->sums, .sum_unit = frame,
 		.done = piece_done, .context = piece,
 	};
 	store_submit(read->volume->store, &piece->get);
@@ -378,6 +362,7 @@ int chunk_read(struct volume *volume, const struct head *head, uint32_t chunk,
 	struct iovec iov = { bytes, volume->chunk_size };
 	enum store_outcome outcome;
 	char key[VOLUME_KEY_MAX], text[64];
+	uint32_t sums[FRAMES_MAX];
 	const char *wrong = NULL;
 	unsigned int tries;
 
@@ -386,6 +371,7 @@ int chunk_read(struct volume *volume, const struct head *head, uint32_t chunk,
 		get = (struct store_request){
 			.cause = CAUSE_PUSH, .priority = PRIORITY_DEMAND, .key = key,
 			.count = volume->chunk_size, .iov = &iov, .nr_iov = 1,
+			.sums = sums, .sum_unit = volume->frame_size,
 		};
 		outcome = store_wait(volume->store, STORE_GET, &get);
 		if (outcome == STORE_ABSENT) {

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "src/clock.h"
+#include "src/crc32c.h"
 #include "src/errors.h"
 #include "src/log.h"
 #include "src/volume/engine.h"
@@ -140,34 +141,59 @@ static int settle_leftover(struct volume *volume)
 
 /* ---- uploading -------------------------------------------------------------------- */
 
-static int put_chunk(struct attempt *attempt, uint32_t chunk, const void *data,
-		     bool owned)
+static void let_go(const struct commit_item *item)
+{
+	if (item->let_go)
+		item->let_go(item->context);
+}
+
+/* Says what chunk @item will be: its ref and its metadata. */
+static int describe_chunk(struct attempt *attempt, const struct commit_item *item,
+			  const uint32_t *sums, struct store_metadata *metadata)
 {
 	struct volume *volume = attempt->volume;
-	char frames[FRAMES_TEXT_MAX], uuid[37], key[VOLUME_KEY_MAX];
-	struct store_metadata metadata = { 0 };
-	struct frame_table table;
 	struct ref ref = { .epoch = attempt->epoch, .writer = volume->writer,
 			   .stored = volume->chunk_size };
+	char frames[FRAMES_TEXT_MAX], uuid[37];
+	struct frame_table table;
 	int error;
 
-	frame_table_fill(&table, data, volume->chunk_size, volume->frame_size);
+	frame_table_fill(&table, sums, volume->chunk_size / volume->frame_size,
+			 volume->frame_size);
 	frame_table_format(&table, frames);
 	uuid_format(attempt->swap.base.head.uuid, uuid);
 	ref.crc = frame_table_crc(&table);
-	error = store_metadata_add(&metadata, METADATA_VOLUME, uuid);
+	metadata->length = 0;
+	error = store_metadata_add(metadata, METADATA_VOLUME, uuid);
 	if (!error)
-		error = store_metadata_add(&metadata, METADATA_FRAMES, frames);
+		error = store_metadata_add(metadata, METADATA_FRAMES, frames);
 	if (!error)
-		error = changes_add(&attempt->changes, chunk, 1, &ref);
+		error = changes_add(&attempt->changes, item->chunk, 1, &ref);
+	return error;
+}
+
+static int put_chunk(struct attempt *attempt, const struct commit_item *item)
+{
+	struct volume *volume = attempt->volume;
+	uint32_t sums[FRAMES_MAX];
+	struct upload_content content = {
+		.data = item->data, .count = volume->chunk_size,
+		.sums = item->sums ? item->sums : sums, .sum_unit = volume->frame_size,
+		.let_go = item->let_go, .context = item->context,
+	};
+	struct store_metadata metadata;
+	char key[VOLUME_KEY_MAX];
+	int error;
+
+	if (!item->sums)
+		crc32c_sum(sums, volume->frame_size, 0, item->data, volume->chunk_size);
+	error = describe_chunk(attempt, item, content.sums, &metadata);
 	if (error) {
-		if (owned)
-			free((void *)(uintptr_t)data);
+		let_go(item);
 		return error;
 	}
-	key_chunk(key, chunk, ref.epoch, ref.writer);
-	return upload_put(&volume->uploads, CAUSE_PUSH, key, data, volume->chunk_size,
-			  owned, &metadata);
+	key_chunk(key, item->chunk, attempt->epoch, volume->writer);
+	return upload_put(&volume->uploads, CAUSE_PUSH, key, &content, &metadata);
 }
 
 /* Whether all of @item is holes already, as far as is known without waiting. */
@@ -184,25 +210,37 @@ static bool is_hole_already(struct volume *volume, const struct head *head,
 	return hole;
 }
 
+/* Puts @chunk, whose content was malloc'ed. */
+static int put_own(struct attempt *attempt, uint32_t chunk, void *data)
+{
+	const struct commit_item own = { .chunk = chunk, .nr_chunks = 1, .data = data,
+					 .let_go = free, .context = data };
+
+	return put_chunk(attempt, &own);
+}
+
 /* Of the last chunk what lies beyond @end (bytes of the volume) is stored as
  * zeros: a table may hold more, from before the volume was cut. */
-static int put_data(struct attempt *attempt, uint32_t chunk, const uint8_t *data,
+static int put_data(struct attempt *attempt, const struct commit_item *item,
 		    uint64_t end)
 {
 	static const struct ref hole;
 	uint32_t chunk_size = attempt->volume->chunk_size;
-	uint64_t left = end - (uint64_t)chunk * chunk_size;
+	uint64_t left = end - (uint64_t)item->chunk * chunk_size;
+	const uint8_t *data = item->data;
 	uint8_t *cut;
+	bool zero;
 
 	if (left >= chunk_size || bytes_are_zero(data + left, chunk_size - left))
-		return put_chunk(attempt, chunk, data, false);
-	if (bytes_are_zero(data, left))
-		return changes_add(&attempt->changes, chunk, 1, &hole);
-	cut = calloc(1, chunk_size);
-	if (!cut)
-		return -ENOMEM;
-	memcpy(cut, data, left);
-	return put_chunk(attempt, chunk, cut, true);
+		return put_chunk(attempt, item);
+	zero = bytes_are_zero(data, left);
+	cut = zero ? NULL : calloc(1, chunk_size);
+	if (cut)
+		memcpy(cut, data, left);
+	let_go(item);
+	if (zero)
+		return changes_add(&attempt->changes, item->chunk, 1, &hole);
+	return cut ? put_own(attempt, item->chunk, cut) : -ENOMEM;
 }
 
 static int put_item(struct attempt *attempt, const struct commit_item *item,
@@ -211,13 +249,27 @@ static int put_item(struct attempt *attempt, const struct commit_item *item,
 	static const struct ref hole;
 	struct commit_item cut = *item;
 
+	if (item->chunk >= nr_chunks) {
+		let_go(item);
+		return 0;
+	}
+	if (cut.data)
+		return put_data(attempt, item, end);
 	if (nr_chunks - cut.chunk < cut.nr_chunks)
 		cut.nr_chunks = nr_chunks - cut.chunk;
-	if (cut.data)
-		return put_data(attempt, cut.chunk, cut.data, end);
 	if (is_hole_already(attempt->volume, &attempt->swap.next, &cut))
 		return 0;
 	return changes_add(&attempt->changes, cut.chunk, cut.nr_chunks, &hole);
+}
+
+static bool next_item(const struct commit_batch *batch, unsigned int *at,
+		      struct commit_item *item)
+{
+	if (*at < batch->nr_items)
+		*item = batch->items[(*at)++];
+	else if (!batch->more || !batch->more(batch->context, item))
+		return false;
+	return true;
 }
 
 /* All chunks of @batch below the end; @tail is the last one's, when it is cut. */
@@ -228,14 +280,12 @@ static int put_chunks(struct attempt *attempt, const struct commit_batch *batch,
 	const struct head *next = &attempt->swap.next;
 	uint32_t nr = volume_nr_chunks(next->size, next->chunk_size);
 	uint64_t end = batch->size > next->size ? batch->size : next->size;
+	struct commit_item item;
+	unsigned int at = 0;
 	int error = 0;
 
-	for (unsigned int i = 0; !error && i < batch->nr_items; i++) {
-		const struct commit_item *item = &batch->items[i];
-
-		if (item->chunk < nr && !(tail && item->chunk == nr - 1))
-			error = put_item(attempt, item, nr - (tail != NULL), end);
-	}
+	while (!error && next_item(batch, &at, &item))
+		error = put_item(attempt, &item, nr - (tail != NULL), end);
 	if (!tail)
 		return error;
 	if (error || bytes_are_zero(tail, next->chunk_size)) {
@@ -243,7 +293,7 @@ static int put_chunks(struct attempt *attempt, const struct commit_batch *batch,
 		return error ? error :
 		       changes_add(&attempt->changes, nr - 1, 1, &hole);
 	}
-	return put_chunk(attempt, nr - 1, tail, true);
+	return put_own(attempt, nr - 1, tail);
 }
 
 static bool changes_nothing(const struct attempt *attempt)

@@ -203,6 +203,7 @@ int fold_put_node(struct attempt *attempt, unsigned int level, uint32_t number,
 {
 	struct volume *volume = attempt->volume;
 	uint8_t *bytes = malloc(NODE_BYTES);
+	struct upload_content content;
 	char key[VOLUME_KEY_MAX];
 	int error;
 
@@ -213,8 +214,9 @@ int fold_put_node(struct attempt *attempt, unsigned int level, uint32_t number,
 			      .stored = NODE_BYTES,
 			      .crc = crc32c(0, bytes, NODE_BYTES) };
 	key_node(key, level, number, self->epoch, self->writer);
-	error = upload_put(&volume->uploads, CAUSE_MAP, key, bytes, NODE_BYTES, true,
-			   NULL);
+	content = (struct upload_content){ .data = bytes, .count = NODE_BYTES,
+					   .let_go = free, .context = bytes };
+	error = upload_put(&volume->uploads, CAUSE_MAP, key, &content, NULL);
 	if (!error)
 		map_add(volume, level, number, self, refs);
 	return error;

@@ -235,9 +235,9 @@ struct frame_table {
 	uint32_t nr_frames;	/* chunk size / frame size */
 	struct frame_entry frames[FRAMES_MAX];
 };
-/* Computes the table of a whole chunk. */
-void frame_table_fill(struct frame_table *table, const void *chunk,
-		      uint32_t chunk_size, uint32_t frame_size);
+/* Makes the table of a chunk whose frames have these CRC32Cs. */
+void frame_table_fill(struct frame_table *table, const uint32_t *sums,
+		      uint32_t nr_frames, uint32_t frame_size);
 /* CRC32C of the encoded table: what a chunk's ref carries. */
 uint32_t frame_table_crc(const struct frame_table *table);
 

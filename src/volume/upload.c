@@ -13,8 +13,10 @@
 struct upload {
 	struct upload_window *window;
 	bool busy;			/* guarded by window->lock */
-	void *owned;
+	void (*let_go)(void *context);
+	void *context;
 	struct iovec iov;
+	uint32_t sums[FRAMES_MAX];
 	struct store_request put;
 	struct store_metadata metadata;
 	char key[VOLUME_KEY_MAX];
@@ -59,7 +61,8 @@ static void upload_done(struct store_request *put, enum store_outcome outcome)
 	struct upload_window *window = upload->window;
 	int error = store_errno(outcome, &put->reply);
 
-	free(upload->owned);
+	if (upload->let_go)
+		upload->let_go(upload->context);
 	pthread_mutex_lock(&window->lock);
 	upload->busy = false;
 	window->nr_busy--;
@@ -105,30 +108,36 @@ static struct upload *wait_for_room(struct upload_window *window, size_t count)
 }
 
 int upload_put(struct upload_window *window, enum store_cause cause,
-	       const char *key, const void *data, size_t count, bool owned,
+	       const char *key, const struct upload_content *content,
 	       const struct store_metadata *metadata)
 {
 	struct upload *upload;
 	int error;
 
 	pthread_mutex_lock(&window->lock);
-	upload = wait_for_room(window, count);
+	upload = wait_for_room(window, content->count);
 	error = window->error;
 	pthread_mutex_unlock(&window->lock);
 	if (!upload) {
-		if (owned)
-			free((void *)(uintptr_t)data);
+		if (content->let_go)
+			content->let_go(content->context);
 		return error;
 	}
 	upload->window = window;
-	upload->owned = owned ? (void *)(uintptr_t)data : NULL;
-	upload->iov = (struct iovec){ (void *)(uintptr_t)data, count };
+	upload->let_go = content->let_go;
+	upload->context = content->context;
+	upload->iov = (struct iovec){ (void *)(uintptr_t)content->data, content->count };
 	strcpy(upload->key, key);
 	if (metadata)
 		upload->metadata = *metadata;
+	if (content->sums)
+		memcpy(upload->sums, content->sums,
+		       content->count / content->sum_unit * sizeof(upload->sums[0]));
 	upload->put = (struct store_request){
 		.op = STORE_PUT, .cause = cause, .priority = window->priority,
-		.key = upload->key, .count = count, .iov = &upload->iov, .nr_iov = 1,
+		.key = upload->key, .count = content->count, .iov = &upload->iov,
+		.nr_iov = 1, .sums = content->sums ? upload->sums : NULL,
+		.sum_unit = content->sum_unit,
 		.metadata = metadata ? &upload->metadata : NULL,
 		.done = upload_done, .context = upload,
 	};

@@ -33,12 +33,22 @@ void upload_close(struct upload_window *window);
 /* A commit begins. */
 void upload_begin(struct upload_window *window, enum request_priority priority);
 
-/* Puts @count bytes of @data under @key; waits for room only.  @data stays as it
- * is until upload_end(), or is malloc'ed and @owned: then it is freed.
- * @metadata may be NULL; it is copied.  0, or the error of an earlier put: then
- * all are cancelled and nothing was sent. */
+struct upload_content {
+	const void *data;
+	size_t count;			/* bytes */
+	const uint32_t *sums;		/* as a put's; copied; NULL: not known */
+	uint32_t sum_unit;
+	/* Called once, on any thread, when @data is not needed any more.  NULL: it
+	 * stays until upload_end(). */
+	void (*let_go)(void *context);
+	void *context;
+};
+
+/* Puts @content under @key; waits for room only.  @metadata may be NULL; it is
+ * copied.  0, or the error of an earlier put: then all are cancelled and nothing
+ * was sent. */
 int upload_put(struct upload_window *window, enum store_cause cause,
-	       const char *key, const void *data, size_t count, bool owned,
+	       const char *key, const struct upload_content *content,
 	       const struct store_metadata *metadata);
 
 /* Gives up the commit that runs, if any, and every later one: the volume is

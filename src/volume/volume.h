@@ -74,10 +74,19 @@ struct commit_item {
 	uint32_t chunk;
 	uint32_t nr_chunks;	/* > 1 only for holes */
 	const void *data;	/* chunk_size bytes; NULL: holes */
+	const uint32_t *sums;	/* CRC-32C of each frame of it; NULL: not known yet */
+	/* Not NULL: called once, on any thread, when @data and @sums are not needed any
+	 * more, which is when they are uploaded; else they stay until all is settled. */
+	void (*let_go)(void *context);
+	void *context;
 };
 struct commit_batch {
-	const struct commit_item *items;	/* ascending, not overlapping */
+	/* Ascending, not overlapping: first these, which have no let_go(), then what
+	 * more() gives, if it is not NULL, until it says false.  It may wait. */
+	const struct commit_item *items;
 	unsigned int nr_items;
+	bool (*more)(void *context, struct commit_item *item);
+	void *context;
 	uint64_t size;		/* new size in bytes; 0: unchanged */
 	uint64_t sequence;	/* journal records contained; 0: unchanged */
 };

@@ -48,6 +48,32 @@ Test(crc32c, the_instruction_and_the_table_agree_however_it_is_cut)
 	}
 }
 
+Test(crc32c, sums_of_pieces_are_those_of_the_whole_however_it_comes)
+{
+	struct random random;
+	unsigned char data[20000];
+	uint32_t sums[sizeof(data) / 16 + 1];
+
+	random_seed(&random, 2);
+	for (unsigned int i = 0; i < sizeof(data); i++)
+		data[i] = (unsigned char)random_next(&random);
+	for (unsigned int round = 0; round < 500; round++) {
+		uint32_t unit = 16 + (uint32_t)random_below(&random, 5000);
+		size_t count = random_below(&random, sizeof(data)), at = 0, part;
+
+		memset(sums, 0xa5, sizeof(sums));	/* of an earlier try */
+		for (; at < count; at += part) {
+			part = 1 + random_below(&random, count - at);
+			crc32c_sum(sums, unit, at, data + at, part);
+		}
+		for (at = 0; at < count; at += part) {
+			part = count - at < unit ? count - at : unit;
+			cr_assert_eq(sums[at / unit], crc32c(0, data + at, part));
+		}
+		cr_assert_eq(crc32c_of_sums(sums, unit, count), crc32c(0, data, count));
+	}
+}
+
 Test(units, sizes_as_people_write_them)
 {
 	static const struct { const char *text; uint64_t bytes; } good[] = {

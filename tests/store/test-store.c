@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "src/crc32c.h"
 #include "src/random.h"
 #include "tests/store/given.h"
 #include "tests/store/stores.h"
@@ -80,6 +81,48 @@ CLAIM(an_object_is_what_was_put_last)
 	must_hold(t->other, "chunk/00/a", "first");
 	must_put(t->other, "chunk/00/a", "second, longer");
 	must_hold(t->store, "chunk/00/a", "second, longer");
+}
+
+CLAIM(a_get_brings_the_checksums_of_what_it_got)
+{
+	char *object = malloc(100000), *buffer = malloc(90000);
+	struct iovec iov[] = { { buffer, 33333 }, { buffer + 33333, 90000 - 33333 } };
+	uint32_t sums[6] = { 0 }, unit = 16384;
+	struct store_request request = {
+		.key = "sums", .offset = 777, .count = 90000, .iov = iov, .nr_iov = 2,
+		.sums = sums, .sum_unit = unit,
+	};
+	unsigned int i;
+
+	for (i = 0; i < 100000; i++)
+		object[i] = (char)(i * 2654435761u >> 13);
+	cr_assert_eq(store_put_object(t->store, "sums", CAUSE_PUSH, object, 100000,
+				      STORE_ALWAYS, NULL, NULL), STORE_DONE);
+	cr_assert_eq(store_wait(t->other, STORE_GET, &request), STORE_DONE);
+	for (i = 0; i < 6; i++)
+		cr_expect_eq(sums[i], crc32c(0, object + 777 + i * unit,
+					     i < 5 ? unit : 90000 - 5 * unit));
+	free(object);
+	free(buffer);
+}
+
+CLAIM(a_put_may_bring_its_checksums)
+{
+	char object[50000], buffer[50000];
+	struct iovec iov = { object, sizeof(object) };
+	uint32_t sums[4], unit = 16384;
+	struct store_request request = {
+		.key = "brought", .count = sizeof(object), .iov = &iov, .nr_iov = 1,
+		.sums = sums, .sum_unit = unit,
+	};
+
+	for (unsigned int i = 0; i < sizeof(object); i++)
+		object[i] = (char)(i * 2654435761u >> 15);
+	crc32c_sum(sums, unit, 0, object, sizeof(object));
+	cr_assert_eq(store_wait(t->store, STORE_PUT, &request), STORE_DONE);
+	cr_assert_eq(get_range(t->other, "brought", buffer, sizeof(buffer), 0, NULL, NULL),
+		     STORE_DONE);
+	cr_expect_arr_eq(buffer, object, sizeof(object));
 }
 
 CLAIM(an_empty_object_is_an_object)

@@ -76,12 +76,14 @@ static inline struct ref image_chunk(struct image *image, uint32_t chunk, uint64
 	char key[VOLUME_KEY_MAX], text[FRAMES_TEXT_MAX];
 	struct frame_table table;
 	struct random random;
+	uint32_t sum;
 	size_t i;
 
 	random_seed(&random, seed);
 	for (i = 0; i < IMAGE_CHUNK / 8; i++)
 		content[i] = random_next(&random);
-	frame_table_fill(&table, content, IMAGE_CHUNK, IMAGE_CHUNK);
+	sum = crc32c(0, content, IMAGE_CHUNK);
+	frame_table_fill(&table, &sum, 1, IMAGE_CHUNK);
 	uuid_format(image->next.uuid, text);
 	store_metadata_add(&metadata, METADATA_VOLUME, text);
 	frame_table_format(&table, text);

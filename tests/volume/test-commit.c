@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "src/crc32c.h"
 #include "tests/volume/world.h"
 
 #define CHUNK (64 * KIB)
@@ -597,6 +598,81 @@ Test(commit, a_batch_from_outside_goes_the_same_way)
 	cr_assert(world_reads(&world, 12, 0));
 	free(status);
 	free(data);
+	world_end(&world);
+}
+
+struct stream {
+	uint32_t nr, given;
+	atomic_uint let_go;
+	struct streamed { struct stream *stream; uint8_t *data; } chunks[100];
+	uint32_t sums[100];
+};
+
+static void stream_let_go(void *context)
+{
+	struct streamed *chunk = context;
+
+	atomic_fetch_add(&chunk->stream->let_go, 1);
+	memset(chunk->data, 0xee, CHUNK);
+	free(chunk->data);
+	chunk->data = NULL;	/* twice would crash */
+}
+
+static bool stream_more(void *context, struct commit_item *item)
+{
+	struct stream *stream = context;
+	uint32_t i = stream->given;
+
+	if (i == stream->nr)
+		return false;
+	stream->given++;
+	stream->chunks[i] = (struct streamed){ stream, malloc(CHUNK) };
+	memset(stream->chunks[i].data, 9, CHUNK);
+	memcpy(stream->chunks[i].data, &i, sizeof(i));
+	stream->sums[i] = crc32c(0, stream->chunks[i].data, CHUNK);
+	*item = (struct commit_item){
+		.chunk = i, .nr_chunks = 1, .data = stream->chunks[i].data,
+		.sums = i % 2 ? &stream->sums[i] : NULL,
+		.let_go = stream_let_go, .context = &stream->chunks[i],
+	};
+	return true;
+}
+
+Test(commit, a_stream_of_chunks_is_one_commit_and_each_is_let_go_once)
+{
+	struct world world;
+	struct stream stream = { .nr = 100 };
+	struct commit_batch batch = { .more = stream_more, .context = &stream };
+
+	/* The last chunk is cut by the end, and put as a copy. */
+	world_begin(&world, 100 * CHUNK - 100, CHUNK);
+	fault_count_reset(world.fault);
+	cr_assert_eq(volume_commit(world.volume, &batch), 0);
+	cr_assert_eq(stream.given, 100);
+	cr_assert_eq(atomic_load(&stream.let_go), 100);
+	cr_assert_eq(fault_count(world.fault, STORE_PUT, "chunk/"), 100);
+	cr_assert_eq(fault_count(world.fault, STORE_PUT, "head"), 1);
+	world_reopen(&world);
+	for (uint32_t i = 0; i < 100; i++)
+		cr_assert(world_reads(&world, i, 9), "chunk %u", i);
+	world_end(&world);
+}
+
+Test(commit, a_stream_that_fails_lets_go_of_all_it_was_given)
+{
+	struct world world;
+	struct stream stream = { .nr = 100 };
+	struct commit_batch batch = { .more = stream_more, .context = &stream };
+
+	world_begin(&world, 100 * CHUNK, CHUNK);
+	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
+		.kind = FAULT_FAIL, .skip = 7, .times = 1, .error = -ENOSPC });
+	cr_assert_eq(volume_commit(world.volume, &batch), -ENOSPC);
+	cr_assert(stream.given > 7);
+	cr_assert_eq(atomic_load(&stream.let_go), stream.given);
+	world_reopen(&world);
+	for (uint32_t i = 0; i < 100; i++)
+		cr_assert(world_reads(&world, i, 0), "chunk %u", i);
 	world_end(&world);
 }
 
