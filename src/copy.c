@@ -3,11 +3,13 @@
  * The calling thread walks the source and hands out pieces; workers read them.
  * What goes into a plain device is written by the same worker; a volume and a
  * stream take pieces in order, from a queue that one more thread consumes: it
- * commits, or writes out, what stands finished at the queue's beginning. */
+ * puts what stands finished at the queue's beginning into a commit, or writes it
+ * out. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "src/copy_parts.h"
@@ -17,6 +19,7 @@
 
 #define PIECE_SIZE    (1u << 20)	/* where the target is no volume */
 #define PIECES_MIN    4u
+#define LARGE_PAGE    ((size_t)2 << 20)
 
 static void submit_piece(struct copy *copy, struct piece *piece)
 {
@@ -247,7 +250,9 @@ static void choose_pieces(struct copy *copy)
 
 		volume_status(options->target_volume, &status);
 		copy->piece_size = status.head.chunk_size;
-		copy->nr_pieces = COPY_VOLUME_MEMORY / copy->piece_size;
+		copy->frame_size = status.head.frame_size;
+		if (copy->nr_pieces > COPY_VOLUME_MEMORY / copy->piece_size)
+			copy->nr_pieces = COPY_VOLUME_MEMORY / copy->piece_size;
 	}
 	if (copy->nr_pieces < PIECES_MIN)
 		copy->nr_pieces = PIECES_MIN;
@@ -265,6 +270,17 @@ static uint64_t nr_digests(const struct copy *copy)
 	return (size + copy->piece_size - 1) / copy->piece_size;
 }
 
+/* In large pages, if there are: each small one costs a fault. */
+static char *pieces_memory(size_t count)
+{
+	char *memory = aligned_alloc(LARGE_PAGE, (count + LARGE_PAGE - 1) &
+						 ~(LARGE_PAGE - 1));
+
+	if (memory)
+		(void)madvise(memory, count, MADV_HUGEPAGE);
+	return memory;
+}
+
 static int copy_open(struct copy *copy)
 {
 	struct piece *piece;
@@ -275,7 +291,7 @@ static int copy_open(struct copy *copy)
 	copy->what = "copying";
 	copy->total = copy->options->size;
 	copy->pieces = calloc(copy->nr_pieces, sizeof(*copy->pieces));
-	copy->memory = aligned_alloc(4096, (size_t)copy->nr_pieces * copy->piece_size);
+	copy->memory = pieces_memory((size_t)copy->nr_pieces * copy->piece_size);
 	if (!copy->pieces || !copy->memory)
 		return -ENOMEM;
 	if (copy->options->verify) {
@@ -300,6 +316,7 @@ static void copy_close(struct copy *copy)
 	if (copy->workers)
 		workers_close(copy->workers);
 	pthread_cond_destroy(&copy->changed);
+	pthread_cond_destroy(&copy->ready);
 	pthread_mutex_destroy(&copy->lock);
 	free(copy->digests);
 	free(copy->memory);
@@ -323,7 +340,7 @@ static int copy_all(struct copy *copy)
 	zero_rest(copy);
 	pthread_mutex_lock(&copy->lock);
 	copy->ended = true;
-	pthread_cond_broadcast(&copy->changed);
+	pthread_cond_signal(&copy->ready);
 	pthread_mutex_unlock(&copy->lock);
 	wait_until_idle(copy);
 	if (copy->ordered)
@@ -335,7 +352,8 @@ int copy_run(const struct copy_options *options, struct copy_result *result)
 {
 	struct copy copy = { .options = options, .result = result,
 			     .lock = PTHREAD_MUTEX_INITIALIZER,
-			     .changed = PTHREAD_COND_INITIALIZER };
+			     .changed = PTHREAD_COND_INITIALIZER,
+			     .ready = PTHREAD_COND_INITIALIZER };
 	int error;
 
 	memset(result, 0, sizeof(*result));

@@ -1,8 +1,8 @@
 /* copy.h: copies one device or stream into another, in parallel.
  *
  *     walk source -> pieces -> workers read -> a stage: written at once
- *     (extents, or                             a volume: commits of the leading
- *      a stream)                                  pieces while others are read
+ *     (extents, or                             a volume: in order into a commit
+ *      a stream)                                  that runs while others are read
  *                                              a stream: in order
  *
  * A piece is a chunk where the target is a volume, else 1 MiB.  What the source
@@ -20,9 +20,7 @@
 #include "src/volume/volume.h"
 
 #define COPY_SIZE_UNKNOWN UINT64_MAX
-/* Bytes of pieces on their way into a volume.  Half of them are one commit, while
- * the other half is read: much, because each commit ends in a round trip or two
- * that nothing is sent in. */
+/* Bytes of pieces on their way into a volume, at most. */
 #define COPY_VOLUME_MEMORY (256u << 20)
 
 struct copy_options {

@@ -20,6 +20,7 @@ struct piece {
 	uint32_t count;		/* bytes that count; the buffer is zero after them */
 	uint32_t nr_chunks;	/* > 0: chunks of a volume that become holes */
 	char *buffer;
+	uint32_t sums[FRAMES_MAX];	/* into a volume: of its frames */
 	uint32_t written;	/* bytes of it that had to be */
 	bool loaded;		/* the buffer is filled already */
 	bool zero, same;	/* found out when it was read */
@@ -31,6 +32,7 @@ struct copy {
 	const struct copy_options *options;
 	struct copy_result *result;
 	uint32_t piece_size;
+	uint32_t frame_size;	/* into a volume; else 0 */
 	unsigned int nr_pieces;
 	bool ordered;		/* the target takes pieces in order */
 	struct piece *pieces;
@@ -41,7 +43,8 @@ struct copy {
 	const char *what;
 
 	pthread_mutex_t lock;	/* guards what follows */
-	pthread_cond_t changed;
+	pthread_cond_t changed;	/* a piece is free, or all is over */
+	pthread_cond_t ready;	/* the queue's first piece is, or there will be none */
 	struct piece *free;
 	struct piece *first, **last;	/* the queue of an ordered target */
 	unsigned int nr_busy;	/* pieces that are not free */

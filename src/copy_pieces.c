@@ -7,6 +7,7 @@
 #include <openssl/sha.h>
 
 #include "src/copy_parts.h"
+#include "src/crc32c.h"
 #include "src/errors.h"
 #include "src/log.h"
 
@@ -105,7 +106,8 @@ void piece_done(struct piece *piece)
 	}
 	pthread_mutex_lock(&copy->lock);
 	piece->done = true;
-	pthread_cond_broadcast(&copy->changed);
+	if (piece == copy->first)
+		pthread_cond_signal(&copy->ready);
 	pthread_mutex_unlock(&copy->lock);
 }
 
@@ -212,6 +214,19 @@ static int piece_write(struct piece *piece)
 	return error;
 }
 
+/* For the queue.  While it is in the CPU's cache its checksums are cheap. */
+static void piece_prepare(struct piece *piece)
+{
+	struct copy *copy = piece->copy;
+
+	if (piece->zero)
+		return;
+	piece->written = piece->count;
+	if (copy->frame_size)
+		crc32c_sum(piece->sums, copy->frame_size, 0, piece->buffer,
+			   copy->piece_size);
+}
+
 static void count_piece(struct piece *piece)
 {
 	struct copy *copy = piece->copy;
@@ -233,7 +248,7 @@ void piece_run(struct job *job)
 	if (!error && copy->options->compare)
 		error = piece_compare(piece);
 	if (!error && !piece->same && copy->ordered)
-		piece->written = piece->zero ? 0 : piece->count;
+		piece_prepare(piece);
 	else if (!error && !piece->same)
 		error = piece_write(piece);
 	if (error)
