@@ -1,4 +1,5 @@
-/* verify.c: `objmap verify`: reads everything and compares every checksum. */
+/* verify.c: `objmap verify`: reads everything and compares every checksum; of a plain
+ * device see verify_device.c. */
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -8,6 +9,7 @@
 #include "src/cmd/open.h"
 #include "src/cmd/print.h"
 #include "src/cmd/verbs.h"
+#include "src/cmd/verify_device.h"
 #include "src/log.h"
 #include "src/progress.h"
 
@@ -101,6 +103,15 @@ int verify_run(const struct options *options, int nr_arguments, char **arguments
 	struct place place;
 	int error, status;
 
+	error = open_place(options, arguments[0], WANT_PLACE, &place);
+	if (error)
+		return exit_status(error);
+	if (!place.is_volume) {
+		status = verify_device(options, &place);
+		place_free(&place);
+		return status;
+	}
+	place_free(&place);
 	error = open_volume_store(options, arguments[0], WANT_VOLUME_OR_SNAPSHOT,
 				  &place, &store);
 	if (error)

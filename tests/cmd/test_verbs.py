@@ -148,6 +148,17 @@ class Volumes(Verbs):
         self.assertEqual(cost['node_bytes'], 2 * 24 * 1024)
         self.assertIn('map          2 nodes, 48 KiB', self.said('info', self.place, '--cost'))
 
+    def test_verify_reads_a_plain_device_through(self):
+        with open(self.path('image'), 'wb') as f:
+            f.truncate(5 * MIB + 12345)
+        place = 'file:' + self.path('image')
+        self.assertEqual(self.json('verify', '-q', place), {
+            'place': place, 'size': 5 * MIB + 12345, 'bytes': 5 * MIB + 12345, 'faults': []})
+        self.assertIn('can be read', self.said('verify', '-q', 'pattern:3M'))
+        p = self.objmap('verify', place, '--metadata-only', status=2)
+        self.assertIn(b'--metadata-only is for volumes', p.stderr)
+        self.objmap('verify', 'file:' + self.path('none'), status=1)
+
     def test_resize_grows_and_shrinks(self):
         self.create()
         data = self.fill(4 * MIB)

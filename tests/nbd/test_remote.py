@@ -126,6 +126,17 @@ class Opening(Remote):
         self.assertIn(b'neither flush nor FUA', p.stderr)
         self.mount(self.uri, '--read-only')
 
+    def test_verify_names_what_cannot_be_read_and_goes_on(self):
+        self.nbdkit('-r', 'eval', 'get_size=echo 5M',
+                    'pread=case $(($4 / 1048576)) in 1|3) echo EIO worn out >&2; exit 1;; esac; '
+                    'dd if=/dev/zero count=$3 iflag=count_bytes')
+        p = self.objmap('verify', '-q', self.uri, '--json', status=1)
+        said = json.loads(p.stdout)
+        self.assertEqual((said['size'], said['bytes']), (5 * MIB, 3 * MIB))
+        self.assertEqual(sorted((f['offset'], f['count']) for f in said['faults']),
+                         [(MIB, MIB), (3 * MIB, MIB)])
+        self.assertIn(b'bytes 1048576 to 2097152 cannot be read', p.stderr)
+
     def test_exports_are_listed_with_their_descriptions(self):
         self.run_ok('qemu-img', 'create', '-q', '-f', 'raw', self.path('img'), '3M')
         self.start('qemu-nbd', '-t', '-r', '-e', '9', '-f', 'raw', '-x', 'disk', '-D',
