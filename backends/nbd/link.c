@@ -223,6 +223,7 @@ int link_peer(struct remote *remote, struct nbd_handle *h, struct peer *peer)
 static void link_add(struct link *link, struct call *call)
 {
 	call->link = link;
+	call->sent = clock_now();
 	TAILQ_INSERT_TAIL(&link->calls, call, entry);
 	link->nr_calls++;
 	link->bytes += call_payload(call);
@@ -434,6 +435,7 @@ void link_notify(struct link *link, short revents)
 {
 	unsigned int direction = nbd_aio_get_direction(link->handle);
 
+	link->heard = clock_now();
 	if (revents & (POLLIN | POLLHUP | POLLERR) &&
 	    direction & LIBNBD_AIO_DIRECTION_READ) {
 		take_replies(link);

@@ -37,30 +37,39 @@
 
 /* ---- trouble, told to people --------------------------------------------------- */
 
-static void trouble_note(struct remote *remote, uint64_t now, const char *reason)
+static void trouble_note(struct remote *remote, uint64_t since, unsigned int attempts,
+			 const char *reason, const char *what_now)
 {
 	struct store_trouble *trouble = &remote->trouble;
+	uint64_t now = clock_now();
 
 	pthread_mutex_lock(&remote->lock);
 	if (!trouble->reason[0]) {
-		trouble->since = now;
+		trouble->since = since;
 		trouble->attempts = 0;
 	}
-	trouble->attempts++;
+	trouble->attempts += attempts;
 	snprintf(trouble->reason, sizeof(trouble->reason), "%s", reason);
 	pthread_mutex_unlock(&remote->lock);
 	if (!remote->announced && now >= remote->quiet_until) {
 		remote->announced = true;
 		remote->quiet_until = now + LOG_INTERVAL;
-		log_warning("%s: %s; trying again", remote->text, reason);
+		log_warning("%s: %s; %s", remote->text, reason, what_now);
 	}
+}
+
+void remote_silent(struct remote *remote, uint64_t since, const char *reason)
+{
+	remote->silent = true;
+	trouble_note(remote, since, 0, reason, "still waiting");
 }
 
 void remote_healthy(struct remote *remote)
 {
 	uint64_t since;
 
-	if (!remote->trouble.reason[0])		/* this thread alone writes it */
+	/* This thread alone writes them. */
+	if (!remote->trouble.reason[0] || remote->silent)
 		return;
 	pthread_mutex_lock(&remote->lock);
 	since = remote->trouble.since;
@@ -106,6 +115,7 @@ static void close_all(struct remote *remote)
 			  remote->text);
 	}
 	remote->state = REMOTE_DOWN;
+	remote->silent = false;
 }
 
 void remote_broken(struct link *link, int error, bool permanent,
@@ -130,7 +140,7 @@ void remote_broken(struct link *link, int error, bool permanent,
 		return;
 	}
 	remote->links[0].due = now + pause_of(remote->failures++);
-	trouble_note(remote, now, reason);
+	trouble_note(remote, now, 1, reason, "trying again");
 	if (!remote->known && !remote->opened &&
 	    now - remote->trouble.since >= atomic_load(&remote->retry_for)) {
 		log_error("%s: %s; given up", remote->text, reason);
@@ -450,7 +460,8 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 static int wait_ms(const struct remote *remote, uint64_t now)
 {
-	bool busy = remote->nr_queued || remote->unflushed || remote->flushing;
+	bool busy = remote->nr_queued || remote->unflushed || remote->flushing ||
+		    remote->silent;
 	uint64_t next = UINT64_MAX;
 
 	for (unsigned int i = 0; i < remote->nr_links; i++) {
@@ -534,6 +545,7 @@ void *remote_run(void *context)
 	while (take_arrived(remote)) {
 		now = clock_now();
 		if (now - last_expiry >= TICK) {
+			silence_check(remote, now);
 			expire(remote, now);
 			last_expiry = now;
 		}

@@ -58,6 +58,7 @@ struct call {
 	uint64_t done;			/* bytes of it that are settled */
 	uint64_t length;		/* bytes of the command under way */
 	uint64_t deadline;		/* clock_now(); 0: none */
+	uint64_t sent;			/* clock_now(), of the command under way */
 	uint64_t stuck_since;		/* clock_now(): there was no connection for
 					 * it, or that broke; 0: never */
 	uint64_t covers;		/* flush: remote->kept.newest when it was sent */
@@ -83,6 +84,7 @@ struct link {
 	uint64_t give_up;		/* clock_now(): of its handshake */
 	uint64_t due;			/* clock_now(): of its next connect */
 	uint64_t up_since;		/* clock_now() */
+	uint64_t heard;			/* clock_now(): bytes came or went */
 	struct calls calls;		/* under way */
 	unsigned int nr_calls;
 	uint64_t bytes;			/* of their reads and writes */
@@ -124,6 +126,7 @@ struct remote {
 	bool known;			/* peer is; the first connect went well */
 	bool refused;			/* the last server was another one */
 	bool announced;			/* a line was logged for this trouble */
+	bool silent;			/* this trouble is that it does not answer */
 	uint64_t quiet_until;		/* clock_now(): no further line before */
 	unsigned int failures;		/* connects in a row, for back-off */
 	struct link links[NBD_CONNECTIONS_MAX];
@@ -235,10 +238,17 @@ void remote_connected(struct link *link);
 void remote_broken(struct link *link, int error, bool permanent,
 		   const char *reason);
 void remote_wake(struct remote *remote);
+/* It has not answered since @since (clock_now()); @reason says what. */
+void remote_silent(struct remote *remote, uint64_t since, const char *reason);
 /* The server does what it is asked to. */
 void remote_healthy(struct remote *remote);
 /* Puts @call back, to be sent before its kind. */
 void remote_requeue(struct remote *remote, struct call *call);
+
+/* ---- silence.c ------------------------------------------------------------------ */
+
+/* Now and then: tells of what has waited for long, takes down what is silent. */
+void silence_check(struct remote *remote, uint64_t now);
 
 /* ---- flush.c ------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 
 import nbd
 
@@ -479,6 +480,45 @@ class Hostile(Remote):
         self.kill(p)
         with open(self.path('out'), 'rb') as f:
             self.assertNotIn(b'EEEE', f.read())
+
+    def test_a_server_that_is_silent_is_told_of_once_and_waited_for(self):
+        go_on = threading.Event()
+
+        def answer(cookie, offset, count):
+            go_on.wait(60)
+            return self.chunk(cookie, 1, struct.pack('>Q', offset) + b'E' * count)
+        self.hostile(answer)
+        self.addCleanup(go_on.set)
+        front, client = self.mount(self.uri)
+        buffer = nbd.Buffer(4096)
+        cookie = client.aio_pread(buffer, 8192)
+        trouble = wait_for(lambda: self.status()['store']['trouble'], 'a word', 30)
+        self.assertRegex(trouble['reason'], 'not answered a read of 4096 bytes at 8192 for 1. s')
+        time.sleep(1)
+        go_on.set()
+        wait_for(lambda: client.aio_command_completed(cookie) or client.poll(100) < 0,
+                 'the answer')
+        self.assertEqual(buffer.to_bytearray(), b'E' * 4096)
+        wait_for(lambda: not self.status()['store']['trouble'], 'the end of trouble')
+        self.assertEqual(self.said().count('still waiting'), 1)
+        self.assertEqual(self.said().count('answers again'), 1)
+
+    def test_a_server_that_is_silent_for_retry_for_is_lost(self):
+        silent = [True]
+
+        def answer(cookie, offset, count):
+            if silent[0]:
+                return b''
+            return self.chunk(cookie, 1, struct.pack('>Q', offset) + b'E' * count)
+        self.hostile(answer)
+        front, client = self.mount(self.uri, '--retry-for', '3s')
+        started = time.monotonic()
+        self.assertRaises(nbd.Error, client.pread, 4096, 0)
+        self.assertLess(time.monotonic() - started, 9)
+        self.assertIn('not answered a read of 4096 bytes at 0 for 3 s; trying again',
+                      self.said())
+        silent[0] = False
+        self.assertEqual(bytes(client.pread(4096, 0)), b'E' * 4096)
 
     def test_honest_answers_are_data(self):
         self.hostile(lambda c, o, n: self.chunk(c, 1, struct.pack('>Q', o) + b'E' * n))
