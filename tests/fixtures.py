@@ -218,6 +218,15 @@ class _Result(unittest.TextTestResult):
     def __init__(self, *args):
         super().__init__(*args)
         self.passed = 0
+        self.seconds = []
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.began = time.monotonic()
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        self.seconds.append((time.monotonic() - self.began, test.id().split('.', 1)[1]))
 
     def addSuccess(self, test):
         super().addSuccess(test)
@@ -237,6 +246,8 @@ def main():
                                          unittest.TestSuite(_in_this_tier(tests)))
     failed = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
     skipped = len(result.skipped) + len(result.expectedFailures)
+    for seconds, name in sorted(result.seconds, reverse=True)[:5]:
+        print('slow: %5.1f s %s' % (seconds, name))
     print('suite: %d passed, %d failed, %d skipped' % (result.passed, failed, skipped))
     sys.stdout.flush()
     sys.exit(1 if failed or not result.testsRun else 0)
