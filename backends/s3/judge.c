@@ -164,9 +164,10 @@ static void judge_lost(struct s3_call *call)
 {
 	const struct http_request *http = &call->http;
 	bool changes = s3_call_changes(call);
+	bool object = call->sink || (call->key && !call->query);
 	int error = http->error ? http->error : -EIO;
 
-	if (error == -EFBIG && !changes && call->sink &&
+	if (error == -EFBIG && !changes && object &&
 	    !http_headers_find(&call->headers, "Range") && http->status == 200)
 		s3_call_says(call, STORE_FAILED, error, "it is longer than it may be");
 	else if (error == -EFBIG)
