@@ -47,6 +47,7 @@ void note(struct findings *findings, const char *name, bool ok,
 
 /* ---- the machine --------------------------------------------------------------------- */
 
+#ifdef HAVE_FUSE
 static bool program_on_path(const char *name)
 {
 	const char *path = getenv("PATH");
@@ -62,6 +63,7 @@ static bool program_on_path(const char *name)
 	}
 	return false;
 }
+#endif
 
 static void look_at_fuse(struct findings *findings)
 {

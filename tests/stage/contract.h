@@ -11,10 +11,14 @@ struct pipeline {
 	/* @folder: an empty one of this run's own. */
 	int (*open)(const char *folder, struct stage **stage);
 	enum { KEEPS, FORGETS, IS_PATTERN } content;
+	const char *program;	/* that it needs on PATH; NULL: none */
 };
 
 /* All there are; with OBJMAP_TEST_PLACE only those in that place. */
 const struct pipeline *contract_pipelines(unsigned int *nr);
+
+/* NULL, or the program that @pipeline needs and this machine has not. */
+const char *contract_lacks(const struct pipeline *pipeline);
 
 /* OBJMAP_TEST_SEED, else a new one. */
 uint64_t contract_seed(void);

@@ -312,11 +312,21 @@ static const struct pipeline pipelines[] = {
 	{ "volume in a directory", open_volume_dir },
 	{ "file on a web server", open_web, IS_PATTERN },
 #ifdef HAVE_LIBNBD
-	{ "remote", open_remote },
-	{ "remote with blocks", open_remote_blocks },
-	{ "remote that can little", open_remote_plain },
+	{ "remote", open_remote, .program = "nbdkit" },
+	{ "remote with blocks", open_remote_blocks, .program = "nbdkit" },
+	{ "remote that can little", open_remote_plain, .program = "nbdkit" },
 #endif
 };
+
+const char *contract_lacks(const struct pipeline *pipeline)
+{
+	char command[64];
+
+	if (!pipeline->program)
+		return NULL;
+	snprintf(command, sizeof(command), "command -v %s >/dev/null", pipeline->program);
+	return system(command) == 0 ? NULL : pipeline->program;
+}
 
 const struct pipeline *contract_pipelines(unsigned int *nr)
 {
