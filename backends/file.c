@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <linux/fs.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -22,6 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "src/durable.h"
 #include "src/log.h"
 #include "src/place.h"
 #include "src/units.h"
@@ -425,23 +425,6 @@ static const struct stage_ops file_ops = {
 
 /* ---- open -------------------------------------------------------------------------------- */
 
-/* A new file is not durable before its name is. */
-static int sync_folder(const char *path)
-{
-	char *copy = strdup(path);
-	int fd, error = 0;
-
-	if (!copy)
-		return -ENOMEM;
-	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0 || fsync(fd) < 0)
-		error = -errno;
-	if (fd >= 0)
-		close(fd);
-	free(copy);
-	return error;
-}
-
 /* Tries for a while: a daemon that was killed a moment ago holds its lock until
  * its last thread has ended. */
 static int lock_for_writing(struct file *file)
@@ -551,7 +534,7 @@ int file_open(const char *path, const struct device_options *options,
 	if (!error)
 		error = file_measure(file, options, &geometry);
 	if (!error && options->create) {
-		error = sync_folder(path);
+		error = durable_name(path);
 		if (error)
 			file_failed(file, "making its name durable", 0, error);
 	}

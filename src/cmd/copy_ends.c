@@ -11,6 +11,7 @@
 
 #include "src/cmd/copy_ends.h"
 #include "src/cmd/open.h"
+#include "src/durable.h"
 #include "src/log.h"
 #include "src/place_nbd.h"
 #include "src/units.h"
@@ -373,23 +374,6 @@ int target_open(const struct options *options, const char *text,
 
 /* ---- the end ----------------------------------------------------------------------------------- */
 
-/* The folder's entry of a new file. */
-static int sync_folder(const char *path)
-{
-	char *copy = strdup(path), *slash = copy ? strrchr(copy, '/') : NULL;
-	int fd, error = copy ? 0 : -ENOMEM;
-
-	if (slash)
-		slash[slash == copy] = 0;
-	fd = copy ? open(slash ? copy : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	if (fd >= 0 && fsync(fd) != 0)
-		error = -errno;
-	if (fd >= 0)
-		close(fd);
-	free(copy);
-	return error;
-}
-
 static int finish_file(struct copy_end *target, uint64_t bytes)
 {
 	int fd = target->fd >= 0 ? dup(target->fd)
@@ -402,7 +386,7 @@ static int finish_file(struct copy_end *target, uint64_t bytes)
 	if (fd >= 0)
 		close(fd);
 	if (!error)
-		error = sync_folder(target->place.path);
+		error = durable_name(target->place.path);
 	if (error)
 		log_error("%s: cannot be made durable: %s", target->text,
 			  strerror(-error));

@@ -6,16 +6,13 @@
  * one chunk after the other, and `index`, a text that says where each belongs;
  * objmap-volume(5) describes it. */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "src/aside.h"
 #include "src/crc32c.h"
 #include "src/log.h"
 #include "src/units.h"
@@ -71,27 +68,9 @@ void volume_fence(struct volume *volume, const struct stored_head *now)
 
 struct save {
 	struct volume *volume;
-	FILE *index;
-	int fd;				/* chunks */
-	uint64_t position, nr, bytes;
+	struct aside aside;
+	uint64_t nr, bytes;
 };
-
-static int write_all(int fd, const void *data, size_t count)
-{
-	const char *at = data;
-	ssize_t n;
-
-	while (count) {
-		n = write(fd, at, count);
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n > 0) {
-			at += n;
-			count -= (size_t)n;
-		}
-	}
-	return 0;
-}
 
 static int save_entry(struct save *save, const struct pending_entry *entry)
 {
@@ -99,21 +78,20 @@ static int save_entry(struct save *save, const struct pending_entry *entry)
 	uint64_t size = save->volume->image.head.size;
 	uint64_t offset = (uint64_t)entry->first * chunk_size;
 	uint64_t count = (uint64_t)entry->nr * chunk_size;
-	int error;
 
 	if (count > size - offset)
 		count = size - offset;
 	save->nr++;
 	save->bytes += count;
 	if (!entry->buffer) {
-		fprintf(save->index, "zero %" PRIu64 " %" PRIu64 "\n", offset, count);
+		fprintf(save->aside.index, "zero %" PRIu64 " %" PRIu64 "\n", offset,
+			count);
 		return 0;
 	}
-	error = write_all(save->fd, entry->buffer->bytes, count);
-	fprintf(save->index, "chunk %" PRIu64 " %" PRIu64 " %08" PRIx32 " %" PRIu64 "\n",
-		offset, count, crc32c(0, entry->buffer->bytes, count), save->position);
-	save->position += count;
-	return error;
+	fprintf(save->aside.index, "chunk %" PRIu64 " %" PRIu64 " %08" PRIx32 " %" PRIu64
+		"\n", offset, count, crc32c(0, entry->buffer->bytes, count),
+		save->aside.position);
+	return aside_write(&save->aside, entry->buffer->bytes, count);
 }
 
 static int save_table(struct save *save)
@@ -121,71 +99,27 @@ static int save_table(struct save *save)
 	const struct pending *open = &save->volume->committer.open;
 	const struct head *head = &save->volume->image.head;
 	const struct pending_entry *entry = pending_find(open, 0);
+	FILE *index = save->aside.index;
 	char uuid[37];
 	int error = 0;
 
 	uuid_format(head->uuid, uuid);
-	fprintf(save->index, "objmap fenced 1\nvolume %s\nplace %s\nepoch %" PRIu64
+	fprintf(index, "objmap fenced 1\nvolume %s\nplace %s\nepoch %" PRIu64
 		"\nwriter %016" PRIx64 "\nsize %" PRIu64 "\n", uuid,
 		save->volume->store->place, head->epoch, save->volume->writer,
 		head->size);
 	for (; !error && entry; entry = pending_find(open, entry->first + entry->nr))
 		error = save_entry(save, entry);
-	fprintf(save->index, "end %" PRIu64 "\n", save->nr);
-	if (!error && (fflush(save->index) != 0 || ferror(save->index)))
-		error = errno ? -errno : -EIO;
-	if (!error && (fsync(save->fd) < 0 || fsync(fileno(save->index)) < 0))
-		error = -errno;
+	if (!error)
+		fprintf(index, "end %" PRIu64 "\n", save->nr);
 	return error;
-}
-
-static int sync_folder(const char *path)
-{
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int error = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
-	if (fd >= 0)
-		close(fd);
-	return error;
-}
-
-/* Makes STATE, STATE/UUID and @folder, and makes sure that they stay. */
-static int make_folders(const char *state, const char *parent, const char *folder)
-{
-	int error;
-
-	if ((mkdir(state, 0700) < 0 && errno != EEXIST) ||
-	    (mkdir(parent, 0700) < 0 && errno != EEXIST) || mkdir(folder, 0700) < 0)
-		return -errno;
-	error = sync_folder(state);
-	return error ? error : sync_folder(parent);
-}
-
-static int save_into(struct save *save, const char *folder)
-{
-	char path[PATH_MAX + 64];
-	int fd, error;
-
-	snprintf(path, sizeof(path), "%s/chunks", folder);
-	save->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	snprintf(path, sizeof(path), "%s/index", folder);
-	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	save->index = save->fd >= 0 && fd >= 0 ? fdopen(fd, "w") : NULL;
-	error = save->index ? save_table(save) : -errno;
-	if (save->index)
-		fclose(save->index);
-	else if (fd >= 0)
-		close(fd);
-	if (save->fd >= 0)
-		close(save->fd);
-	return error ? error : sync_folder(folder);
 }
 
 int fence_save(struct volume *volume)
 {
-	struct save save = { .volume = volume, .fd = -1 };
+	struct save save = { .volume = volume };
 	const char *state = volume->options.state_dir;
-	char parent[PATH_MAX], folder[PATH_MAX + 32], uuid[37], kept[UNITS_TEXT];
+	char uuid[37], name[32], kept[UNITS_TEXT];
 	int error;
 
 	if (!volume->committer.open.top)
@@ -196,19 +130,17 @@ int fence_save(struct volume *volume)
 		return -ESTALE;
 	}
 	uuid_format(volume->image.head.uuid, uuid);
-	if (snprintf(parent, sizeof(parent), "%s/%s", state, uuid) >= PATH_MAX)
-		return -ENAMETOOLONG;
-	snprintf(folder, sizeof(folder), "%s/fenced-%016" PRIx64, parent,
-		 volume->image.head.epoch);
-	error = make_folders(state, parent, folder);
+	snprintf(name, sizeof(name), "fenced-%016" PRIx64, volume->image.head.epoch);
+	error = aside_open(&save.aside, state, uuid, name, "chunks");
 	if (!error)
-		error = save_into(&save, folder);
+		error = save_table(&save);
+	error = aside_close(&save.aside, error);
 	if (error)
 		log_error("%s: unsaved writes could not be kept in %s: %s",
-			  volume->store->place, folder, strerror(-error));
+			  volume->store->place, save.aside.folder, strerror(-error));
 	else
 		log_error("%s: %s of unsaved writes were kept in %s; its index says "
 			  "where each chunk belongs", volume->store->place,
-			  size_format(save.bytes, kept), folder);
+			  size_format(save.bytes, kept), save.aside.folder);
 	return error;
 }
