@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what the tests need, builds objmap, and tests it.
 #
-#   contrib/check.sh            what CI runs: about fifteen minutes on two cores
+#   contrib/check.sh            what CI runs: about twelve minutes on two cores
 #   contrib/check.sh --long     everything, sanitizers and valgrind included: hours
 #   contrib/check.sh --no-install ...    leaves the machine's packages alone
 #   contrib/check.sh --only WORD ...     suites whose name has WORD in it
@@ -262,7 +262,6 @@ for t in "$dir"/clang/tests/fuzz/fuzz-*; do
 done
 wait
 part Foundation 8
-slots=$((jobs * 2))
 
 # A MinIO is built once on a machine, and that is not counted.
 if [ -z "$only" ]; then

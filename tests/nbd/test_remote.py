@@ -114,8 +114,10 @@ class Opening(Remote):
         p = self.start(OBJMAP, 'info', self.uri + '&connections=1', '--json', stdout=-1,
                        stderr=self.log('late'))
         self.assertRaises(subprocess.TimeoutExpired, p.wait, 0.5)
+        # In one step: were it absent for a moment, it would be given up.
+        self.nbdkit('memory', '1M', sock=self.path('late-sock'))
+        os.rename(self.path('late-sock'), self.sock)
         listener.close()
-        self.nbdkit('memory', '1M')
         self.assertEqual(json.loads(p.communicate(timeout=20)[0])['size'], MIB)
         with open(self.path('late')) as f:
             self.assertIn('trying again', f.read())
