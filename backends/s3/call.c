@@ -2,6 +2,7 @@
  * again where the protocol wants it (a redirect, a clock that was wrong). */
 #include <assert.h>
 #include <errno.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -265,40 +266,22 @@ void s3_call_free(struct s3_call *call)
 
 /* ---- waiting ---------------------------------------------------------------------------------- */
 
-struct waiter {
-	pthread_mutex_t lock;
-	pthread_cond_t wake;
-	bool over;
-};
-
-static void waiter_done(struct s3_call *call)
+static void wait_done(struct s3_call *call)
 {
-	struct waiter *waiter = call->context;
-
-	/* Signalled with the lock held: the waiter's stack is gone once it could
-	 * see that all is over. */
-	pthread_mutex_lock(&waiter->lock);
-	waiter->over = true;
-	pthread_cond_signal(&waiter->wake);
-	pthread_mutex_unlock(&waiter->lock);
+	sem_post(call->context);
 }
 
 void s3_wait(struct s3_client *client, struct s3_call *call)
 {
-	struct waiter waiter = {
-		.lock = PTHREAD_MUTEX_INITIALIZER,
-		.wake = PTHREAD_COND_INITIALIZER,
-	};
+	sem_t done;
 
-	call->done = waiter_done;
-	call->context = &waiter;
+	sem_init(&done, 0, 0);
+	call->done = wait_done;
+	call->context = &done;
 	s3_submit(client, call);
-	pthread_mutex_lock(&waiter.lock);
-	while (!waiter.over)
-		pthread_cond_wait(&waiter.wake, &waiter.lock);
-	pthread_mutex_unlock(&waiter.lock);
-	pthread_mutex_destroy(&waiter.lock);
-	pthread_cond_destroy(&waiter.wake);
+	while (sem_wait(&done) < 0)	/* EINTR */
+		;
+	sem_destroy(&done);
 }
 
 /* Makes a judged call fit to be sent again. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "backends/s3/client.h"
+#include "backends/s3/profile.h"
 #include "src/log.h"
 
 #define PART_DEFAULT	(8ull << 20)
@@ -17,13 +18,6 @@
 #define SSE_C_KEY	32		/* AES-256 */
 
 /* ---- what the user said ----------------------------------------------------------- */
-
-static const char *environment(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && *value ? value : NULL;
-}
 
 /* The first that is given: an option, one of two variables, the profile.
  * malloc'ed; NULL: none is. */

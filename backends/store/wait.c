@@ -1,15 +1,13 @@
 /* wait.c: the synchronous forms of a store's operations. */
 #include <errno.h>
-#include <pthread.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backends/store/store.h"
 
 struct waiter {
-	pthread_mutex_t lock;
-	pthread_cond_t wake;
-	bool over;
+	sem_t done;
 	enum store_outcome outcome;
 };
 
@@ -17,33 +15,23 @@ static void waiter_done(struct store_request *request, enum store_outcome outcom
 {
 	struct waiter *waiter = request->context;
 
-	/* Signalled with the lock held: the waiter's stack is gone once it
-	 * could see that all is over. */
-	pthread_mutex_lock(&waiter->lock);
 	waiter->outcome = outcome;
-	waiter->over = true;
-	pthread_cond_signal(&waiter->wake);
-	pthread_mutex_unlock(&waiter->lock);
+	sem_post(&waiter->done);
 }
 
 enum store_outcome store_wait(struct store *store, enum store_op op,
 			      struct store_request *request)
 {
-	struct waiter waiter = {
-		.lock = PTHREAD_MUTEX_INITIALIZER,
-		.wake = PTHREAD_COND_INITIALIZER,
-	};
+	struct waiter waiter;
 
+	sem_init(&waiter.done, 0, 0);
 	request->op = op;
 	request->done = waiter_done;
 	request->context = &waiter;
 	store_submit(store, request);
-	pthread_mutex_lock(&waiter.lock);
-	while (!waiter.over)
-		pthread_cond_wait(&waiter.wake, &waiter.lock);
-	pthread_mutex_unlock(&waiter.lock);
-	pthread_mutex_destroy(&waiter.lock);
-	pthread_cond_destroy(&waiter.wake);
+	while (sem_wait(&waiter.done) < 0)	/* EINTR */
+		;
+	sem_destroy(&waiter.done);
 	return waiter.outcome;
 }
 

@@ -6,6 +6,7 @@
  * are, the node is pinned, so that memory that is short can't take it away
  * before the first of them has seen it. */
 #include <errno.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -392,9 +393,7 @@ int map_look(struct volume *volume, const struct head *head,
 
 struct node_wait {
 	struct map_waiter waiter;
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
-	bool woken;			/* guarded by lock */
+	sem_t woken;
 	int error;
 };
 
@@ -402,19 +401,14 @@ static void node_wait_wake(struct map_waiter *waiter, int error)
 {
 	struct node_wait *wait = (struct node_wait *)waiter;
 
-	pthread_mutex_lock(&wait->lock);
-	wait->woken = true;
 	wait->error = error;
-	pthread_cond_signal(&wait->cond);
-	pthread_mutex_unlock(&wait->lock);
+	sem_post(&wait->woken);
 }
 
 int map_read_node(struct volume *volume, unsigned int level, uint32_t number,
 		  const struct ref *ref, struct ref refs[NODE_REFS])
 {
-	struct node_wait wait = { .waiter = { .wake = node_wait_wake },
-				  .lock = PTHREAD_MUTEX_INITIALIZER,
-				  .cond = PTHREAD_COND_INITIALIZER };
+	struct node_wait wait = { .waiter = { .wake = node_wait_wake } };
 	struct node *node, *fetch;
 	int error;
 
@@ -422,9 +416,9 @@ int map_read_node(struct volume *volume, unsigned int level, uint32_t number,
 		memset(refs, 0, NODE_REFS * sizeof(*refs));
 		return 0;
 	}
+	sem_init(&wait.woken, 0, 0);
 	do {
 		fetch = NULL;
-		wait.woken = false;
 		wait.error = 0;
 		pthread_mutex_lock(&volume->lock);
 		error = node_look(&volume->map, level, number, ref, &wait.waiter,
@@ -435,16 +429,13 @@ int map_read_node(struct volume *volume, unsigned int level, uint32_t number,
 		if (error != -EINPROGRESS)
 			break;
 		map_fetch(volume, fetch);
-		pthread_mutex_lock(&wait.lock);
-		while (!wait.woken)
-			pthread_cond_wait(&wait.cond, &wait.lock);
-		pthread_mutex_unlock(&wait.lock);
+		while (sem_wait(&wait.woken) < 0)
+			;
 		/* A writer's own image never moves on under its commit. */
 		if (wait.error == -EAGAIN)
 			wait.error = -EIO;
 	} while (!wait.error);
-	pthread_mutex_destroy(&wait.lock);
-	pthread_cond_destroy(&wait.cond);
+	sem_destroy(&wait.woken);
 	return error == -EINPROGRESS ? wait.error : error;
 }
 
