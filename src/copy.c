@@ -19,6 +19,8 @@
 
 #define PIECE_SIZE    (1u << 20)	/* where the target is no volume */
 #define PIECES_MIN    4u
+#define PIECES_SPARE  4u
+#define PIECES_QUEUED 32u
 #define LARGE_PAGE    ((size_t)2 << 20)
 
 static void submit_piece(struct copy *copy, struct piece *piece)
@@ -238,13 +240,23 @@ static void verify(struct copy *copy)
 
 /* ---- the whole ------------------------------------------------------------------- */
 
+/* Pieces beside those that are read: they wait for a worker, for their turn in order,
+ * or are on their way to a store.  No more than are of use: those that were used a
+ * moment ago are still in the CPU's cache. */
+static unsigned int nr_spare(const struct copy_options *options, bool ordered)
+{
+	if (!ordered)
+		return PIECES_SPARE;
+	return options->uploads > PIECES_QUEUED ? options->uploads : PIECES_QUEUED;
+}
+
 static void choose_pieces(struct copy *copy)
 {
 	const struct copy_options *options = copy->options;
 
 	copy->ordered = options->target_volume || !options->target;
 	copy->piece_size = PIECE_SIZE;
-	copy->nr_pieces = 2 * options->jobs;
+	copy->nr_pieces = options->jobs + nr_spare(options, copy->ordered);
 	if (options->target_volume) {
 		struct volume_status status;
 

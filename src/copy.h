@@ -36,7 +36,8 @@ struct copy_options {
 					 * empty file, whose size is set afterwards */
 	bool compare;			/* write only what differs (resume) */
 	bool verify;			/* afterwards read the target and compare */
-	unsigned int jobs;
+	unsigned int jobs;		/* pieces that are read at once */
+	unsigned int uploads;		/* of a volume's chunks at once; 0: 32 */
 	atomic_bool *stop;		/* set: ends with -ECANCELED */
 	/* On any thread; @what is "copying" or "verifying". */
 	void (*progress)(void *context, const char *what, uint64_t done,

@@ -126,14 +126,23 @@ static int digest(struct copy *copy, const struct piece *piece)
 	return 0;
 }
 
+/* What is here already is read by this thread, and stays in its CPU's cache. */
+static int piece_load(struct piece *piece)
+{
+	struct stage *source = piece->copy->options->source;
+	int error = stage_read(source, piece->buffer, piece->count, piece->offset,
+			       REQUEST_NOWAIT);
+
+	if (error == -EAGAIN)
+		error = stage_read(source, piece->buffer, piece->count, piece->offset, 0);
+	return error;
+}
+
 static int piece_read(struct piece *piece)
 {
 	struct copy *copy = piece->copy;
-	int error = 0;
+	int error = piece->loaded ? 0 : piece_load(piece);
 
-	if (!piece->loaded)
-		error = stage_read(copy->options->source, piece->buffer,
-				   piece->count, piece->offset, 0);
 	if (error) {
 		copy_tell_failure(copy, copy->options->source_name, "read",
 			     piece->offset, error);

@@ -84,13 +84,16 @@ static void tell_cut(const struct copy_end *source, const struct copy_end *targe
 			  source->stream ? " and the same input" : "");
 }
 
-/* What the farther end needs. */
+/* What is read; of an end that is farther away more.  Into a volume, writing is the
+ * commit's, unless it is read, too. */
 static unsigned int nr_jobs(const struct options *options, const struct copy_end *source,
 			    const struct copy_end *target)
 {
 	unsigned int from = open_jobs(options, &source->place);
 	unsigned int to = open_jobs(options, &target->place);
 
+	if (target->export && !target->compare && !option_flag(options, "verify"))
+		return from;
 	return from > to ? from : to;
 }
 
@@ -106,6 +109,7 @@ static int run(const struct options *options, const struct copy_end *source,
 		.compare = target->compare,
 		.verify = option_flag(options, "verify"),
 		.jobs = nr_jobs(options, source, target),
+		.uploads = (unsigned int)option_number(options, "connections"),
 		.stop = &stop, .progress = show_progress,
 	};
 	struct copy_result result;

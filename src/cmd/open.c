@@ -11,7 +11,7 @@
 #include "src/where.h"
 
 #define JOBS_LOCAL  8
-#define JOBS_SERVER 32
+#define JOBS_SERVER 36	/* an eighth more than connections: the next one waits for it */
 #define JOBS_MAX    256
 
 int exit_status(int error)
@@ -98,7 +98,10 @@ unsigned int open_jobs(const struct options *options, const struct place *place)
 	for (size_t i = 0; i < sizeof(local) / sizeof(*local); i++)
 		if (!place->scheme || strcmp(place->scheme, local[i]) == 0)
 			return JOBS_LOCAL;
-	return connections && connections < JOBS_MAX ? connections : JOBS_SERVER;
+	if (!connections)
+		return JOBS_SERVER;
+	connections += connections / 8;
+	return connections < JOBS_MAX ? connections : JOBS_MAX;
 }
 
 void open_device_options(const struct options *options, struct device_options *how)

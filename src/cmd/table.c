@@ -151,7 +151,7 @@ const struct option_spec option_table[] = {
 	{ "width", 0, OPTION_NUMBER, "COLUMNS", .minimum = 20, .maximum = 1000,
 	  .text = "of the picture (the terminal's, else 80)" },
 	{ "jobs", 'j', OPTION_NUMBER, "NUMBER", .minimum = 1, .maximum = 256,
-	  .text = "requests under way at once (8, of a server 32)" },
+	  .text = "requests under way at once (8, of a server 36)" },
 	{ "verify", 0, OPTION_FLAG, .text = "read back and compare" },
 	{ "resume", 0, OPTION_FLAG, .text = "go on with a copy that was cut" },
 	{ "metadata-only", 0, OPTION_FLAG,
