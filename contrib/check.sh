@@ -104,7 +104,9 @@ part() {
 # double the work: distcheck has it); with clang, its sanitizers and the fuzz targets,
 # which proves the warnings of both compilers; and for races, where Criterion would
 # abort.
+# Where there is a ccache, one clone profits from another.
 ccache=$(command -v ccache >/dev/null && echo "ccache ")
+export CCACHE_BASEDIR=$top CCACHE_NOHASHDIR=1
 checked=(--disable-static 'CFLAGS=-O1 -g1' LDFLAGS=-fuse-ld=lld)
 configure_tree() {	# gcc|clang|tsan
 	local how
