@@ -160,6 +160,38 @@ class Rights(Buckets):
         self.assertIn('AccessDenied', self.refused(
             'create', 's3://%s/other' % self.bucket, '--size', '1M', env=env))
 
+    def test_an_object_needs_the_rights_that_its_manual_names(self):
+        """objmap-object(7), PERMISSIONS."""
+        bucket = 'arn:aws:s3:::' + self.bucket
+        image, probes = bucket + '/image', bucket + '/image.objmap-probe-*'
+
+        def keys(*rights):
+            return self.role(json.dumps({'Version': '2012-10-17', 'Statement': [
+                {'Effect': 'Allow', 'Action': actions, 'Resource': what}
+                for actions, what in rights]}))
+        data = bytearray(self.random.randbytes(12 * MIB))
+        self.s3.put(self.bucket, 'image', bytes(data))
+        place = 's3+object://%s/image' % self.bucket
+        read = (['s3:GetObject'], [image])
+        self.assertEqual(self.objmap('copy', '-q', place, '-', env=keys(read)).stdout, data)
+        said = self.refused('mount', place, self.path('disk'), '--writable', env=keys(read))
+        self.assertIn('AccessDenied', said)
+        env = keys(read, (['s3:PutObject', 's3:AbortMultipartUpload'], [image, probes]),
+                   (['s3:DeleteObject'], [probes]))
+        where, h = self.served(place, '--writable', env=env)
+        h.pwrite(b'w' * 5000, 7 * MIB)
+        h.flush()
+        h.shutdown()
+        self.objmap('umount', where)
+        data[7 * MIB:7 * MIB + 5000] = b'w' * 5000
+        self.assertEqual(self.s3.get(self.bucket, 'image').body, data)
+        self.assertEqual(self.keys_of(), ['image'])
+        self.s3.create_upload(self.bucket, 'image')
+        self.objmap('gc', '-q', '--grace', '0', place, env=keys(
+            read, (['s3:AbortMultipartUpload'], [image]),
+            (['s3:ListBucketMultipartUploads'], [bucket])))
+        self.assertEqual(list(self.s3.uploads(self.bucket, 'image')), [])
+
     def test_who_may_only_read_mounts_read_only_and_is_told_why_not_more(self):
         data = self.volume()
         head = self.s3.head(self.bucket, 'vol/head').etag
