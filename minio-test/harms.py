@@ -248,7 +248,7 @@ def not_found(x, rule, code='NoSuchKey'):
 
 def late(x, rule, seconds=1.0, silence=0.0):
     """The client sees a reset (after SILENCE seconds); the request arrives at the
-    server later."""
+    server later: after SECONDS, or when an Event given as SECONDS is set."""
     _later(x, rule, seconds)
     x.wait(silence)
     x.reset()
@@ -262,8 +262,11 @@ def twice(x, rule, seconds=1.0):
 
 def _later(x, rule, seconds):
     data = x.head_for_server() + x.read_body()
+    event = seconds if isinstance(seconds, threading.Event) else None
 
     def arrive():
+        if event:
+            event.wait(120)
         try:
             sock = socket.create_connection(x.proxy.server, 10)
             if x.proxy.server_tls:
@@ -274,7 +277,7 @@ def _later(x, rule, seconds):
         except (OSError, ssl.SSLError, IndexError) as e:
             rule.log.append(repr(e))
 
-    timer = threading.Timer(seconds, arrive)
+    timer = threading.Timer(0 if event else seconds, arrive)
     timer.daemon = True
     timer.start()
 

@@ -145,7 +145,9 @@ class Volumes(world.MinioWorld):
         first, h1 = self.mount(env=self.through(slow))
         h1.pwrite(b'1' * MIB, 0)
         h1.flush()
-        late = slow.harm('late', kind='put', key='/head$', times=1, seconds=2.0,
+        arrives = threading.Event()
+        self.addCleanup(arrives.set)
+        late = slow.harm('late', kind='put', key='/head$', times=1, seconds=arrives,
                          silence=60.0)
         h1.pwrite(b'2' * MIB, 0)
         thread = threading.Thread(target=self.fails, args=(h1.flush,))
@@ -156,6 +158,7 @@ class Volumes(world.MinioWorld):
         second, h2 = self.mount('--take-over', env=other)
         h2.pwrite(b'3' * 4096, MIB)
         h2.flush()
+        arrives.set()
         fixtures.wait_for(lambda: late.log, 'the late swap', 20)
         self.assertNotEqual(late.log, [200])
         first.send_signal(signal.SIGCONT)
