@@ -22,7 +22,7 @@ static int which[NR_TESTED_STORES];
 	{								\
 		return cr_make_param_array(int, which, tested_stores(which)); \
 	}								\
-	ParameterizedTest(int *index, store, NAME, .timeout = 60)	\
+	ParameterizedTest(int *index, store, NAME, .timeout = 300)	\
 	{								\
 		struct tested_store tested;				\
 		tested_store_open(&tested, *index);			\

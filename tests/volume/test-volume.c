@@ -10,7 +10,8 @@
 
 #define CHUNK (64 * KIB)
 
-TestSuite(volume, .timeout = 60);
+/* In a bucket of a busy machine, too. */
+TestSuite(volume, .timeout = 300);
 
 Test(volume, what_was_flushed_is_there_after_opening_again)
 {
