@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "src/crc32c.h"
+#include "src/log.h"
 #include "src/volume/keyset.h"
 #include "src/volume/snapshot.h"
 #include "src/volume/walk.h"
@@ -394,6 +395,9 @@ static int read_images(struct verify *verify, struct stored_head *stored,
 	*list = (struct snapshot_list){ 0 };
 	if (error == -EBADMSG)
 		fault(verify, KEY_HEAD, "damaged");
+	if (error == -ENOENT)
+		log_error("%s: the volume was there a moment ago and is gone: its head "
+			  "is missing", verify->store->place);
 	if (error)
 		return error;
 	error = snapshots_read(verify->store, &stored->head, list);
@@ -405,8 +409,11 @@ static int read_images(struct verify *verify, struct stored_head *stored,
 		error = 0;
 	}
 	if (!error && verify->options->snapshot &&
-	    !snapshot_find(list, verify->options->snapshot))
+	    !snapshot_find(list, verify->options->snapshot)) {
+		log_error("%s: there is no snapshot %s any more", verify->store->place,
+			  verify->options->snapshot);
 		error = -ENOENT;
+	}
 	return error;
 }
 
