@@ -393,9 +393,9 @@ int commit_run(struct volume *volume, const struct commit_terms *terms)
 	}
 	turn_give(volume);
 	if (error && error != -ESTALE && error != -ECANCELED)
-		log_error("%s: a commit failed: %s; what it held is kept in memory, and "
-			  "goes into the next one", volume->store->place,
-			  error_words(error));
+		log_error("%s: a commit failed: %s%s", volume->store->place,
+			  error_words(error), terms->keeps ? "; what it held is kept in "
+			  "memory, and goes into the next one" : "");
 	return error;
 }
 

@@ -33,6 +33,7 @@ struct commit_terms {
 	const struct commit_batch *batch;
 	enum request_priority priority;
 	bool complete;			/* an incomplete volume becomes live */
+	bool keeps;			/* when it fails, the next one has it all again */
 };
 
 /* volume_commit() and all the others.  Waits for its turn and until settled. */

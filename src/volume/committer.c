@@ -56,7 +56,7 @@ static int commit_open(struct volume *volume, uint64_t resize_to, bool awaited)
 {
 	struct committer *committer = &volume->committer;
 	struct commit_batch batch = { .size = resize_to };
-	const struct commit_terms terms = { .batch = &batch,
+	const struct commit_terms terms = { .batch = &batch, .keeps = true,
 		.priority = awaited ? PRIORITY_DEMAND : PRIORITY_PUSH };
 	int error;
 
