@@ -145,7 +145,9 @@ static void walk_stream(struct copy *copy)
 				  size_format(room, text));
 			copy_fail(copy, -EFBIG);
 		}
-		if (n <= 0 || copy_has_failed(copy)) {
+		/* An interrupt often ends who feeds us as well: then the stream ends,
+		 * and its content does not. */
+		if (copy_has_failed(copy) || n <= 0) {
 			piece->count = 0;
 			piece_free(piece);
 			break;

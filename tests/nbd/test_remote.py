@@ -234,7 +234,7 @@ class Restarts(Remote):
                 rounds[0] += 1
                 cookies = []
                 for slot in rng.sample(range(16), rng.randint(1, 8)):
-                    at = slot * 4 * MIB + rng.randrange(0, 1024) * 4096
+                    at = slot * 4 * MIB + rng.randrange(0, 1000) * 4096	# all within it
                     if rng.random() < 0.2:
                         cookies.append(client.aio_zero(65536, at))
                         oracle[at:at + 65536] = bytes(65536)
