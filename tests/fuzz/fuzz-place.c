@@ -1,5 +1,6 @@
 /* fuzz-place.c: any text as a place: what is taken is taken again from its own
- * base, with the same path and without snapshot and parameters. */
+ * base, with the same path and without snapshot and parameters; but mem: without
+ * its size is no place. */
 #include "src/log.h"
 #include "src/place.h"
 #include "tests/fuzz/fuzz.h"
@@ -18,13 +19,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t count)
 	expect(text);
 	memcpy(text, data, count);
 	text[count] = 0;
-	if (place_parse(text, 0, &place) == 0) {
-		expect(place_parse(place.base, 0, &again) == 0);
+	if (place_parse(text, 0, &place) != 0)
+		goto out;
+	if (place_parse(place.base, 0, &again) == 0) {
 		expect(strcmp(place.path, again.path) == 0);
 		expect(!again.snapshot && again.nr_params == 0);
 		place_free(&again);
-		place_free(&place);
+	} else {
+		expect(strcmp(place.scheme, "mem") == 0);
 	}
+	place_free(&place);
+out:
 	free(text);
 	return 0;
 }
