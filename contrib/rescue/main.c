@@ -206,8 +206,10 @@ int main(int argc, char **argv)
 		wrong_usage("no endpoint: give --endpoint-url http://HOST[:PORT] or set "
 			    "AWS_ENDPOINT_URL_S3");
 	signal(SIGPIPE, SIG_IGN);
-	if (!volume || credentials_find(&credentials))
+	if (!volume || credentials_find(&credentials)) {
+		free(volume);
 		return 1;
+	}
 	bucket = bucket_open(endpoint, options.bucket, &credentials);
 	if (!bucket) {
 		credentials_free(&credentials);
