@@ -456,7 +456,7 @@ static bool get_text(const uint8_t *at, char *text, size_t size)
 	if (length == size)
 		return false;
 	for (i = 0; i < size; i++)
-		if (i < length ? at[i] <= ' ' || at[i] >= 0x7f : at[i] != 0)
+		if (i < length ? at[i] < ' ' || at[i] >= 0x7f : at[i] != 0)
 			return false;
 	memcpy(text, at, size);
 	return true;
