@@ -157,6 +157,16 @@ out:
 	return error;
 }
 
+void export_set_retry_for(struct export *export, uint64_t retry_for)
+{
+	struct stage *backend = stage_backend(export->stage);
+
+	if (export->volume)
+		atomic_store(&volume_store(export->volume)->retry_for, retry_for);
+	else if (backend->server)
+		backend->server->set_retry_for(backend, retry_for);
+}
+
 void export_start_push(struct export *export)
 {
 	if (export->volume && !export->read_only)

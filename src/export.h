@@ -40,6 +40,10 @@ struct export {
 int export_open(const struct place *place, const char *name,
 		const struct export_options *options, struct export **export);
 
+/* From now on its store or server is tried again for @retry_for ns when it fails for
+ * a while; UINT64_MAX: without end.  Nothing where there is none. */
+void export_set_retry_for(struct export *export, uint64_t retry_for);
+
 /* Starts a push of what is dirty and does not wait for it. */
 void export_start_push(struct export *export);
 

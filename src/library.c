@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "backends/store/store.h"
+#include "src/clock.h"
 #include "src/export.h"
 #include "src/objmap.h"
 #include "src/where.h"
@@ -13,7 +15,9 @@ struct objmap {
 
 int objmap_open(const char *text, unsigned int flags, struct objmap **device)
 {
-	struct export_options options = { 0 };
+	struct export_options options = {
+		.store.retry_for = STORE_RETRY_FOR, .volume.grace = GRACE_DEFAULT,
+	};
 	struct objmap *new;
 	struct place place;
 	int error;
@@ -32,7 +36,7 @@ int objmap_open(const char *text, unsigned int flags, struct objmap **device)
 	options.volume.take_over = flags & OBJMAP_TAKE_OVER;
 	if (place.is_volume && !options.read_only) {
 		options.volume.runtime_dir = runtime_dir();
-		new->state = state_dir(NULL);
+		new->state = state_dir(getenv("OBJMAP_STATE"));
 		options.volume.state_dir = new->state;
 		if (!options.volume.runtime_dir || !new->state) {
 			error = -EACCES;
@@ -40,6 +44,9 @@ int objmap_open(const char *text, unsigned int flags, struct objmap **device)
 		}
 	}
 	error = export_open(&place, "", &options, &new->export);
+	/* As on a mount: a store that is away for a while is no I/O error. */
+	if (!error)
+		export_set_retry_for(new->export, UINT64_MAX);
 out:
 	place_free(&place);
 	if (error && new) {
@@ -49,6 +56,12 @@ out:
 		*device = new;
 	}
 	return error;
+}
+
+void objmap_set_retry_for(struct objmap *device, uint64_t ms)
+{
+	export_set_retry_for(device->export, ms > UINT64_MAX / CLOCK_MS ? UINT64_MAX :
+					     ms * CLOCK_MS);
 }
 
 uint64_t objmap_size(const struct objmap *device)

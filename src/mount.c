@@ -215,16 +215,6 @@ static int serve_nbd(struct mount *mount)
 	return nbd_server_start(server->nbd);
 }
 
-static void set_retry_for(struct export *export, uint64_t retry_for)
-{
-	struct stage *backend = stage_backend(export->stage);
-
-	if (export->volume)
-		atomic_store(&volume_store(export->volume)->retry_for, retry_for);
-	else if (backend->server)
-		backend->server->set_retry_for(backend, retry_for);
-}
-
 void mount_set_patience(struct mount *mount)
 {
 	const struct mount_spec *spec = &mount->spec;
@@ -236,7 +226,7 @@ void mount_set_patience(struct mount *mount)
 		patience = DROP_PATIENCE;
 	pthread_rwlock_rdlock(&mount->open_lock);
 	if (mount->export)
-		set_retry_for(mount->export, patience);
+		export_set_retry_for(mount->export, patience);
 	pthread_rwlock_unlock(&mount->open_lock);
 }
 

@@ -32,6 +32,12 @@ enum objmap_flags {
  * objmap), or what the system said. */
 int objmap_open(const char *place, unsigned int flags, struct objmap **device);
 
+/* Opening tries a server that is away again for 30 s.  From then on it is waited for
+ * without end, and a line on standard error says so: a slow store is no I/O error.
+ * This bounds the wait: after @ms milliseconds of trying, an operation fails with
+ * what the server did, and can be tried again.  UINT64_MAX: without end. */
+void objmap_set_retry_for(struct objmap *device, uint64_t ms);
+
 /* Bytes of the device. */
 uint64_t objmap_size(const struct objmap *device);
 

@@ -23,7 +23,6 @@
 #include "src/random.h"
 #include "src/units.h"
 
-#define RETRY_FOR_DEFAULT (30 * CLOCK_SECOND)	/* what verbs and opening wait */
 #define DELAY_FIRST	  (50 * CLOCK_MS)
 #define DELAY_LAST	  (5 * CLOCK_SECOND)
 #define CANCEL_POLL	  (100 * CLOCK_MS)	/* a parent's cancelling tells nobody */
@@ -570,7 +569,7 @@ int store_init(struct store *store, const struct store_ops *ops, const char *pla
 	random_seed(&retry->random, random_id());
 	store->ops = ops;
 	store->retry = retry;
-	atomic_store(&store->retry_for, RETRY_FOR_DEFAULT);
+	atomic_store(&store->retry_for, STORE_RETRY_FOR);
 	return 0;
 }
 

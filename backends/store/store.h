@@ -204,6 +204,8 @@ struct store_counters {
 	atomic_uint in_flight;
 };
 
+#define STORE_RETRY_FOR 30000000000ull	/* ns; what verbs and opening wait */
+
 /* What a store is waiting for, for `status`: why it retries, since when. */
 struct store_trouble {
 	char reason[256];	/* empty: none */

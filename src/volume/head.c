@@ -262,7 +262,7 @@ static void put_text(uint8_t *at, const char *text, size_t size)
 	size_t i;
 
 	for (i = 0; i + 1 < size && text[i]; i++)
-		at[i] = text[i] > ' ' && text[i] < 0x7f ? (uint8_t)text[i] : '?';
+		at[i] = text[i] >= ' ' && text[i] < 0x7f ? (uint8_t)text[i] : '?';
 }
 
 static void encode_identity(struct sections_out *out, const struct head *head)
