@@ -53,6 +53,7 @@ struct file_job {
 	struct job job;			/* must stay first */
 	struct file *file;
 	struct request *request;
+	uint64_t done;			/* bytes that were written without waiting */
 };
 
 static const char zeros[ZEROS_SIZE];
@@ -129,22 +130,6 @@ static int transfer_rest(struct file *file, const struct request *request,
 		done += (uint64_t)n;
 	}
 	return 0;
-}
-
-/* What can be had without waiting.  A write of which only a part went at once
- * is finished here all the same: -EAGAIN promises that nothing was done. */
-static int transfer_nowait(struct file *file, const struct request *request)
-{
-	ssize_t n;
-
-	if (request->flags & REQUEST_FUA)
-		return -EAGAIN;
-	n = transfer(file, request, 0, RWF_NOWAIT);
-	if (n == (ssize_t)request->count)
-		return 0;
-	if (n <= 0 || request->op == REQUEST_READ)
-		return -EAGAIN;
-	return transfer_rest(file, request, (uint64_t)n);
 }
 
 /* ---- zero and trim ---------------------------------------------------------------- */
@@ -299,6 +284,17 @@ static void file_sync(struct file *file, struct request *request)
 	pthread_mutex_unlock(&file->lock);
 }
 
+/* Where there is no data from @at on: whether that is a hole of the file, or somebody
+ * has cut it there, which a read has to tell; where that ends. */
+static bool is_hole_at_end(const struct file *file, uint64_t at, uint64_t end, uint64_t *next)
+{
+	struct stat st;
+	uint64_t size = fstat(file->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+
+	*next = at < size && size < end ? size : end;
+	return at < size;
+}
+
 static int file_extents(struct file *file, const struct request *request)
 {
 	uint64_t at = request->offset, end = at + request->count, next;
@@ -308,8 +304,9 @@ static int file_extents(struct file *file, const struct request *request)
 		off_t found = file->is_device ? (off_t)at :
 			      lseek(file->fd, (off_t)at, SEEK_DATA);
 
-		if (found < 0 && errno == ENXIO) {
-			next = end;		/* no data follows */
+		if (found < 0 && errno == ENXIO) {	/* no data follows */
+			if (!is_hole_at_end(file, at, end, &next))
+				flags = EXTENT_LOCAL;
 		} else if (found > (off_t)at) {
 			next = (uint64_t)found;
 		} else {
@@ -329,12 +326,12 @@ static int file_extents(struct file *file, const struct request *request)
 
 /* ---- requests ------------------------------------------------------------------------ */
 
-static int file_perform(struct file *file, const struct request *request)
+static int file_perform(struct file *file, const struct request *request, uint64_t done)
 {
 	switch (request->op) {
 	case REQUEST_READ:
 	case REQUEST_WRITE:
-		return transfer_rest(file, request, 0);
+		return transfer_rest(file, request, done);
 	case REQUEST_ZERO:
 		return file_zero(file, request);
 	case REQUEST_TRIM:
@@ -355,11 +352,12 @@ static void file_run(struct job *job)
 	struct file_job *file_job = (struct file_job *)job;
 	struct request *request = file_job->request;
 	struct file *file = file_job->file;
+	uint64_t done = file_job->done;
 	int error;
 
 	free(file_job);
 	error = request_is_cancelled(request) ? -ECANCELED :
-		file_perform(file, request);
+		file_perform(file, request, done);
 	if (!error && (request->op == REQUEST_FLUSH ||
 		       request->flags & REQUEST_FUA))
 		file_sync(file, request);
@@ -367,30 +365,50 @@ static void file_run(struct job *job)
 		request_complete(request, error);
 }
 
-static void file_submit(struct stage *stage, struct request *request)
+/* Does what is left of it, on a thread that may wait. */
+static void submit_rest(struct file *file, struct request *request, uint64_t done)
 {
-	struct file_job *job;
+	struct file_job *job = malloc(sizeof(*job));
 
-	if (request->flags & REQUEST_NOWAIT) {
-		request_complete(request, -EAGAIN);
-		return;
-	}
-	job = malloc(sizeof(*job));
 	if (!job) {
 		request_complete(request, -ENOMEM);
 		return;
 	}
 	job->job.run = file_run;
 	job->job.priority = request->priority;
-	job->file = file_of(stage);
+	job->file = file;
 	job->request = request;
-	workers_submit(job->file->workers, &job->job);
+	job->done = done;
+	workers_submit(file->workers, &job->job);
+}
+
+static void file_submit(struct stage *stage, struct request *request)
+{
+	if (request->flags & REQUEST_NOWAIT)
+		request_complete(request, -EAGAIN);
+	else
+		submit_rest(file_of(stage), request, 0);
+}
+
+/* What can be had without waiting.  A write of which only a part went at once is
+ * finished all the same: -EAGAIN promises that nothing was done. */
+static void file_nowait(struct file *file, struct request *request)
+{
+	ssize_t n = request->flags & REQUEST_FUA ? -EAGAIN :
+		    transfer(file, request, 0, RWF_NOWAIT);
+
+	if (n == (ssize_t)request->count)
+		request_complete(request, 0);
+	else if (n <= 0 || request->op == REQUEST_READ)
+		request_complete(request, -EAGAIN);
+	else
+		submit_rest(file, request, (uint64_t)n);
 }
 
 static void file_read_or_write(struct stage *stage, struct request *request)
 {
 	if (request->flags & REQUEST_NOWAIT)
-		request_complete(request, transfer_nowait(file_of(stage), request));
+		file_nowait(file_of(stage), request);
 	else
 		file_submit(stage, request);
 }
@@ -427,23 +445,23 @@ static const struct stage_ops file_ops = {
 
 /* Tries for a while: a daemon that was killed a moment ago holds its lock until
  * its last thread has ended. */
-static int lock_for_writing(struct file *file)
+int file_lock(int fd, const char *path)
 {
 	/* The descriptor's: another one of this very process is refused, too. */
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
 	for (int i = 0; i < LOCK_TRIES; i++) {
-		if (fcntl(file->fd, F_OFD_SETLK, &lock) == 0)
+		if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
 			return 0;
 		if (errno != EAGAIN && errno != EACCES) {
 			log_warning("file:%s: cannot be locked (%s): see to it that nobody else writes it",
-				    file->path, strerror(errno));
+				    path, strerror(errno));
 			return 0;
 		}
 		usleep(LOCK_PAUSE_US);
 	}
 	log_error("file:%s: somebody else has it open for writing, another objmap or QEMU: end that first (objmap status), or mount it with --read-only",
-		  file->path);
+		  path);
 	return -EBUSY;
 }
 
@@ -457,7 +475,7 @@ static int file_open_fd(struct file *file, const struct device_options *options)
 			(options->create ? O_CREAT : 0) | O_CLOEXEC | O_NONBLOCK,
 			0666);
 	if (file->fd >= 0)
-		return options->read_only ? 0 : lock_for_writing(file);
+		return options->read_only ? 0 : file_lock(file->fd, file->path);
 	error = -errno;
 	if (error == -EISDIR)
 		hint = "; a folder is no device, dir:PATH is a volume in one";
@@ -486,6 +504,10 @@ static int file_measure(struct file *file, const struct device_options *options,
 			return file_failed(file, "asking for its size", 0, -errno);
 	} else if (S_ISREG(st.st_mode)) {
 		size = (uint64_t)st.st_size;
+		if (options->empty && size && ftruncate(file->fd, 0) < 0)
+			return file_failed(file, "emptying it", 0, -errno);
+		if (options->empty)
+			size = 0;
 	} else {
 		log_error("file:%s: neither a file nor a block device", file->path);
 		return -EINVAL;

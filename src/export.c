@@ -69,32 +69,39 @@ static int open_device(struct export *export, const struct export_options *optio
 	return place_open_device(&export->place, &device, backend);
 }
 
+int export_stages(struct stage *backend, struct stage **top)
+{
+	struct stage *below = backend;
+	int error = 0;
+
+	if (backend->geometry.read_unit > 1 || backend->geometry.write_unit > 1)
+		error = chunked_open(backend, &below);
+	if (!error)
+		error = arbitrary_open(below, top);
+	if (error) {
+		log_error("cannot build the pipeline of %s: %s", backend->ops->name,
+			  strerror(-error));
+		stage_close(below);
+	}
+	return error;
+}
+
 /* Puts the stages on @backend.  On failure everything is closed. */
 static int build(struct export *export, struct stage *backend,
 		 const struct export_options *options)
 {
-	struct stage *top = backend, *next;
-	int error;
+	struct stage *top;
+	int error = export_stages(backend, &top);
 
-	if (backend->geometry.read_unit > 1 || backend->geometry.write_unit > 1) {
-		error = chunked_open(backend, &next);
+	if (!error) {
+		error = stage_limit(top, options->max_requests ? options->max_requests :
+				    DEFAULT_MAX_REQUESTS,
+				    options->max_bytes ? options->max_bytes :
+				    DEFAULT_MAX_BYTES);
 		if (error)
-			goto out;
-		top = next;
+			stage_close(top);
 	}
-	error = arbitrary_open(top, &next);
-	if (error)
-		goto out;
-	top = next;
-	error = stage_limit(top, options->max_requests ? options->max_requests :
-			    DEFAULT_MAX_REQUESTS,
-			    options->max_bytes ? options->max_bytes :
-			    DEFAULT_MAX_BYTES);
-out:
 	if (error) {
-		log_error("%s: cannot build its pipeline: %s",
-			  export->place.text, strerror(-error));
-		stage_close(top);
 		export->volume = NULL;
 		return error;
 	}

@@ -40,6 +40,10 @@ struct export {
 int export_open(const struct place *place, const char *name,
 		const struct export_options *options, struct export **export);
 
+/* Puts chunked, where @backend has units, and arbitrary on it: *@top takes any byte
+ * range.  On failure @backend is closed; logged. */
+int export_stages(struct stage *backend, struct stage **top);
+
 /* From now on its store or server is tried again for @retry_for ns when it fails for
  * a while; UINT64_MAX: without end.  Nothing where there is none. */
 void export_set_retry_for(struct export *export, uint64_t retry_for);

@@ -279,6 +279,19 @@ static uint64_t dirty_bytes(struct export *export)
 	return status.pending_bytes + status.committing_bytes;
 }
 
+/* Nobody but us hears that it failed: then the mount has not ended well, even if the
+ * next one succeeds. */
+static int flush_device(struct mount *mount)
+{
+	const struct stage_server *server = stage_backend(mount->export->stage)->server;
+	int error = export_flush(mount->export);
+
+	if (error && error != -ETIMEDOUT && error != -ECANCELED && server &&
+	    server->failed_flush_loses)
+		mount->status = 1;
+	return error;
+}
+
 int mount_flush(struct mount *mount, struct control_client *client)
 {
 	struct flush_job job = { .export = mount->export };
@@ -286,7 +299,9 @@ int mount_flush(struct mount *mount, struct control_client *client)
 	struct timespec until;
 	pthread_t thread;
 
-	if (!client || !mount->export->volume)
+	if (!mount->export->volume)
+		return flush_device(mount);
+	if (!client)
 		return export_flush(mount->export);
 	total = dirty_bytes(mount->export);
 	pthread_mutex_init(&job.lock, NULL);

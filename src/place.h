@@ -72,6 +72,7 @@ bool place_same_store(const struct place *a, const struct place *b,
 struct device_options {
 	bool read_only;
 	bool create;		/* file: make it, with @size */
+	bool empty;		/* file: what it holds goes, once it is locked */
 	uint64_t size;		/* bytes; file: grow or make it to this; 0: as it is */
 	uint64_t retry_for;	/* ns a server that fails for a while is tried again;
 				 * 0: the backend's own */
@@ -107,6 +108,9 @@ int null_open(uint64_t size, struct stage **stage);
 int pattern_open(uint64_t size, struct stage **stage);
 int file_open(const char *path, const struct device_options *options,
 	      struct stage **stage);
+/* The lock of who writes @path, which objmap and QEMU respect; it goes with @fd.
+ * -EBUSY, logged; a file system that has no locks is warned of. */
+int file_lock(int fd, const char *path);
 int http_open(const struct place *place, const struct device_options *options,
 	      struct stage **stage);
 int s3_object_open(const char *place, const char *bucket, const char *key,

@@ -99,10 +99,26 @@ void flush_ended(struct remote *remote, struct call *call)
 	complete_all(callers, error);
 }
 
+/* Whether it was answered, and is settled later in this turn. */
+static bool flush_is_answered(const struct remote *remote)
+{
+	const struct call *call;
+
+	TAILQ_FOREACH(call, &remote->ended, entry)
+		if (call == remote->flush)
+			return true;
+	return false;
+}
+
 void flush_again(struct remote *remote)
 {
 	if (!remote->flush)
 		return;
+	if (flush_is_answered(remote)) {
+		if (!remote->flush->error)	/* what it covers needs no replay */
+			kept_forget(&remote->kept, remote->flush->covers);
+		return;
+	}
 	call_free(remote->flush);
 	remote->flush = NULL;
 	if (!remote->flushing)

@@ -102,10 +102,25 @@ static uint64_t pause_of(unsigned int failures)
 	return pause - random_id() % (pause / 4);
 }
 
+/* What takes several commands begins with the first one again: a server that is
+ * started anew may have forgotten them, and nothing of it is kept yet. */
+static void restart_long_calls(struct remote *remote)
+{
+	struct call *call;
+
+	for (unsigned int i = 0; i < NR_PRIORITIES; i++)
+		TAILQ_FOREACH(call, &remote->queues[i], entry)
+			call->done = 0;
+	TAILQ_FOREACH(call, &remote->ended, entry)
+		if (call->done + call->length < call->count)
+			call->done = call->length = 0;
+}
+
 static void close_all(struct remote *remote)
 {
 	for (unsigned int i = 0; i < remote->nr_links; i++)
 		link_close(&remote->links[i]);
+	restart_long_calls(remote);
 	flush_again(remote);
 	/* From here on it could not be replayed. */
 	if (remote->kept.missing) {

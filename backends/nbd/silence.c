@@ -2,8 +2,9 @@
  *
  * No hang is without a word: what has waited for long is told in the log, once, and in
  * `status`, until all is answered.  A connection on which nothing moves for as long as
- * failures are tried again (--retry-for, if given) is lost like one that breaks, and the
- * requests that waited so long on it have failed. */
+ * failures are tried again (--retry-for, if given), or one request waits for 30 s more
+ * than that, is lost like one that breaks, and the requests that waited so long on it
+ * have failed. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -48,7 +49,7 @@ static void give_up(struct link *link, const char *why)
 
 void silence_check(struct remote *remote, uint64_t now)
 {
-	uint64_t retry_for = atomic_load(&remote->retry_for), waited;
+	uint64_t retry_for = atomic_load(&remote->retry_for), waited, late;
 	bool silent = false;
 	char text[160];
 
@@ -59,16 +60,18 @@ void silence_check(struct remote *remote, uint64_t now)
 		if (link->state != LINK_UP || !call)
 			continue;
 		waited = silence_of(link, call, now);
-		if (waited >= retry_for) {
-			describe(call, waited, text, sizeof(text));
+		late = now - call->sent;
+		/* Others may be answered all the while, but not for this long. */
+		if (waited >= retry_for || (late >= LATE_AFTER && late - LATE_AFTER >= retry_for)) {
+			describe(call, late, text, sizeof(text));
 			give_up(link, text);
 			return;		/* that has taken all of them down */
 		}
-		if (waited < SILENT_AFTER && now - call->sent < LATE_AFTER)
+		if (waited < SILENT_AFTER && late < LATE_AFTER)
 			continue;
 		silent = true;
 		if (!remote->silent) {
-			describe(call, now - call->sent, text, sizeof(text));
+			describe(call, late, text, sizeof(text));
 			remote_silent(remote, call->sent, text);
 		}
 	}

@@ -156,6 +156,7 @@ static const struct stage_server remote_server = {
 	.set_retry_for = set_retry_for,
 	.trouble       = tell_trouble,
 	.is_lost       = is_lost,
+	.failed_flush_loses = true,
 };
 
 /* ---- open ------------------------------------------------------------------------------ */

@@ -43,6 +43,17 @@ static int open_export(const struct options *options, struct copy_end *end,
 	return 0;
 }
 
+/* With what makes any byte range of any length fit it. */
+static int open_device_stages(struct copy_end *end, const struct device_options *device)
+{
+	struct stage *backend;
+	int error = place_open_device(&end->place, device, &backend);
+
+	if (!error)
+		error = export_stages(backend, &end->stage);
+	return error;
+}
+
 int source_open(const struct options *options, const char *text,
 		struct copy_end *source)
 {
@@ -66,7 +77,7 @@ int source_open(const struct options *options, const char *text,
 		return open_export(options, source, &how);
 	open_device_options(options, &device);
 	device.read_only = true;
-	error = place_open_device(&source->place, &device, &source->stage);
+	error = open_device_stages(source, &device);
 	if (!error)
 		source->size = stage_size(source->stage);
 	return error;
@@ -105,6 +116,14 @@ static bool is_same_file(const struct copy_end *source, const struct stat *st)
 	       (S_ISREG(st->st_mode) || S_ISBLK(st->st_mode));
 }
 
+static int tell_errno(const struct copy_end *end)
+{
+	int error = -errno;
+
+	log_error("%s: %s", end->text, strerror(-error));
+	return error;
+}
+
 /* What of the file may be used, and how. */
 static int judge_file(const struct options *options, const struct copy_end *source,
 		      struct copy_end *target)
@@ -114,12 +133,8 @@ static int judge_file(const struct options *options, const struct copy_end *sour
 	struct stat st;
 
 	target->blank = target->plain_file = true;
-	if (stat(target->place.path, &st) != 0) {
-		if (errno == ENOENT)
-			return 0;
-		log_error("%s: %s", target->text, strerror(errno));
-		return -errno;
-	}
+	if (stat(target->place.path, &st) != 0)
+		return errno == ENOENT ? 0 : tell_errno(target);
 	if (S_ISDIR(st.st_mode)) {
 		log_error("%s: is a directory; write %s/NAME", target->text,
 			  target->text);
@@ -140,17 +155,22 @@ static int judge_file(const struct options *options, const struct copy_end *sour
 
 static int open_file_stream(const struct options *options, struct copy_end *target)
 {
+	int error;
+
 	if (option_flag(options, "verify") || target->compare) {
 		log_error("--verify and --resume of standard input into a file need its --size");
 		return -EINVAL;
 	}
-	target->fd = open(target->place.path, O_WRONLY | O_CREAT | O_CLOEXEC |
-			  (target->blank ? O_TRUNC : 0), 0666);
+	target->fd = open(target->place.path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
 	target->size = COPY_SIZE_UNKNOWN;
-	if (target->fd >= 0)
+	if (target->fd < 0)
+		return tell_errno(target);
+	if (!target->plain_file)
 		return 0;
-	log_error("%s: %s", target->text, strerror(errno));
-	return -errno;
+	error = file_lock(target->fd, target->place.path);
+	if (!error && target->blank && ftruncate(target->fd, 0) != 0)
+		error = tell_errno(target);
+	return error;
 }
 
 static int open_file(const struct options *options, const struct copy_end *source,
@@ -165,14 +185,10 @@ static int open_file(const struct options *options, const struct copy_end *sourc
 		device.size = option_size(options, "size");
 	if (device.size == 0)
 		return open_file_stream(options, target);
-	if (target->plain_file && target->blank &&
-	    truncate(target->place.path, 0) != 0 && errno != ENOENT) {
-		log_error("%s: %s", target->text, strerror(errno));
-		return -errno;
-	}
+	device.empty = target->blank;
 	if (!target->plain_file)
 		device.size = 0;	/* a device has the size it has */
-	return place_open_device(&target->place, &device, &target->stage);
+	return open_device_stages(target, &device);
 }
 
 static int open_device(const struct options *options, const struct copy_end *source,
@@ -188,7 +204,7 @@ static int open_device(const struct options *options, const struct copy_end *sou
 		 !option_flag(options, "resume"))
 		return tell_exists(options, target->text);
 	else
-		error = place_open_device(&target->place, &device, &target->stage);
+		error = open_device_stages(target, &device);
 	if (error || !target->stage)
 		return error;
 	target->size = stage_size(target->stage);
@@ -393,10 +409,21 @@ static int finish_file(struct copy_end *target, uint64_t bytes)
 	return error;
 }
 
+/* Some file systems tell only now that there was no room. */
+static int finish_stream(struct copy_end *target)
+{
+	int error = close(target->fd) != 0 ? tell_errno(target) : 0;
+
+	target->fd = -1;
+	return error;
+}
+
 int target_finish(struct copy_end *target, uint64_t bytes)
 {
 	if (target->export)
 		return volume_set_complete(target->export->volume);
+	if (target->stream)
+		return finish_stream(target);
 	if (is_plain_file(target))
 		return finish_file(target, bytes);
 	return 0;

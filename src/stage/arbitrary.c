@@ -224,8 +224,9 @@ static void piece_submit(struct piece *piece)
 
 /* ---- making and starting a cut ------------------------------------------------------ */
 
+/* For a device of @size bytes, for which the pieces were counted. */
 static struct cut *cut_new(struct arbitrary *arbitrary, struct request *request,
-			   uint64_t nr_pieces, size_t scratch)
+			   uint64_t size, uint64_t nr_pieces, size_t scratch)
 {
 	uint64_t nr_iov = request->nr_iov + nr_pieces + 2;
 	size_t fixed = sizeof(struct cut) + nr_pieces * sizeof(struct piece);
@@ -235,7 +236,7 @@ static struct cut *cut_new(struct arbitrary *arbitrary, struct request *request,
 		return NULL;
 	cut->arbitrary = arbitrary;
 	cut->request = request;
-	cut->size = stage_size(arbitrary->stage.next);
+	cut->size = size;
 	cut->locked = false;
 	atomic_init(&cut->pending, 0);
 	atomic_init(&cut->error, 0);
@@ -325,16 +326,20 @@ static void arbitrary_read(struct stage *stage, struct request *request)
 	struct arbitrary *arbitrary = arbitrary_of(stage);
 	uint64_t request_end = request->offset + request->count;
 	uint64_t start = round_down(request->offset, arbitrary->read_unit);
-	uint64_t end = least(round_up(request_end, arbitrary->read_unit),
-			     stage_size(stage->next));
+	uint64_t size = stage_size(stage->next);
+	uint64_t end = least(round_up(request_end, arbitrary->read_unit), size);
 	uint64_t nr = nr_windows(start, end, arbitrary->border);
 	struct cut *cut;
 
+	if (request_end > size) {	/* it has shrunk since the doorway */
+		request_complete(request, -EINVAL);
+		return;
+	}
 	if (nr == 1 && start == request->offset && end == request_end) {
 		stage_submit(stage->next, request);
 		return;
 	}
-	cut = cut_new(arbitrary, request, nr, end - start - request->count);
+	cut = cut_new(arbitrary, request, size, nr, end - start - request->count);
 	if (!cut) {
 		request_complete(request, -ENOMEM);
 		return;
@@ -451,7 +456,8 @@ static void arbitrary_change(struct stage *stage, struct request *request)
 {
 	struct arbitrary *arbitrary = arbitrary_of(stage);
 	bool nowait = request->flags & REQUEST_NOWAIT;
-	struct layout l = layout_of(arbitrary, request, stage_size(stage->next));
+	uint64_t size = stage_size(stage->next);
+	struct layout l = layout_of(arbitrary, request, size);
 	uint64_t nr_parts = (l.offset < l.whole) + (l.rest < l.end);
 	uint64_t nr_whole = request->op == REQUEST_WRITE ?
 		nr_windows(l.whole, l.rest, arbitrary->border) : l.whole < l.rest;
@@ -468,14 +474,16 @@ static void arbitrary_change(struct stage *stage, struct request *request)
 		request_complete(request, -EOPNOTSUPP);
 		return;
 	}
-	/* -EAGAIN of one piece, or of the flush, could not undo the others. */
-	if (nowait && (nr_parts + nr_whole > 1 ||
-		       (request->flags & REQUEST_FUA &&
-			!(stage->next->geometry.flags & STAGE_NATIVE_FUA)))) {
+	/* -EAGAIN of one piece, or of the flush, could not undo the others; who never
+	 * waits never says it. */
+	if (nowait && !(stage->geometry.flags & STAGE_NEVER_WAITS) &&
+	    (nr_parts + nr_whole > 1 ||
+	     (request->flags & REQUEST_FUA &&
+	      !(stage->next->geometry.flags & STAGE_NATIVE_FUA)))) {
 		request_complete(request, -EAGAIN);
 		return;
 	}
-	cut = cut_new(arbitrary, request, nr_parts + nr_whole, 0);
+	cut = cut_new(arbitrary, request, size, nr_parts + nr_whole, 0);
 	if (!cut) {
 		request_complete(request, -ENOMEM);
 		return;

@@ -225,6 +225,9 @@ struct stage_server {
 	/* Whether the device is somebody else's now: flushes fail with -ESTALE for
 	 * good, and what is unsaved is kept aside at close. */
 	bool (*is_lost)(struct stage *stage);
+	/* A flush that failed may have lost what it covered, though a later one
+	 * succeeds. */
+	bool failed_flush_loses;
 };
 
 struct stage {

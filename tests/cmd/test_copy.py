@@ -126,6 +126,49 @@ class Copy(World):
         with open(old, 'rb') as f:
             self.assertTrue(f.read() == data)
 
+    def test_an_image_in_use_is_refused_before_it_is_touched(self):
+        data = self.random.randbytes(MIB)
+        image = self.file('image', data)
+        where = 'nbd+unix:///?socket=' + self.path('s')
+        self.objmap('mount', 'file:' + image, where)
+        for source, feed in ((self.file('new', b'n' * 4096), {}), ('-', {'input': b'n' * 4096})):
+            p = self.objmap('copy', source, image, '--overwrite', status=1, **feed)
+            self.assertIn('open for writing', p.stderr.decode())
+            with open(image, 'rb') as f:
+                self.assertTrue(f.read() == data, 'it was touched')
+        self.objmap('umount', where)
+        self.objmap('copy', '-', image, '--overwrite', input=b'n' * 4096)
+        with open(image, 'rb') as f:
+            self.assertEqual(f.read(), b'n' * 4096)
+
+    def test_a_source_that_is_cut_meanwhile_is_an_error_and_no_zeros(self):
+        image = self.file('image', self.random.randbytes(4 * MIB))
+        where = 'nbd+unix:///?socket=' + self.path('s')
+        self.objmap('mount', 'file:' + image, where, '--read-only')
+        os.truncate(image, MIB)
+        p = self.objmap('copy', where, self.path('out'), status=1)
+        self.assertIn('cannot be read at byte', p.stderr.decode())
+        self.objmap('umount', where)
+
+    def test_ends_with_limits_of_their_own_take_any_piece(self):
+        # A piece is a chunk: longer than what one NBD request may carry.
+        data = self.random.randbytes(40 * MIB + 5)
+        where = 'nbd+unix:///?socket=' + self.path('s')
+        self.objmap('mount', 'file:' + self.file('image', data), where, '--read-only')
+        self.objmap('copy', where, self.place, '--chunk-size', '64M', '--verify')
+        self.objmap('umount', where)
+        self.assertTrue(self.content(self.place) == data)
+        # A server that takes whole blocks only, and few of them.
+        back = self.file('back', bytes(41 * MIB))
+        sock = self.path('k')
+        self.start('nbdkit', '-f', '-U', sock, '--filter=blocksize-policy', 'file', back,
+                   'blocksize-minimum=4096', 'blocksize-maximum=256k',
+                   'blocksize-error-policy=error')
+        wait_for(lambda: os.path.exists(sock), 'nbdkit')
+        self.objmap('copy', self.place, 'nbd+unix:///?socket=' + sock, '--overwrite', '--verify')
+        with open(back, 'rb') as f:
+            self.assertTrue(f.read() == data + bytes(MIB - 5))
+
     def test_room_is_asked_for_before_anything_is_written(self):
         big = self.file('big', bytes(2 * MIB))
         self.objmap('create', self.place, '--size', '1M')

@@ -338,6 +338,16 @@ class Device(Fuse):
                 f.flush()
                 os.fsync(f.fileno())
             wait_for(lambda: os.pread(r.fileno(), 4, 0) == b'news', 'the new commit')
+            # A volume that grows is a file that does.
+            size = os.path.getsize(writer)
+            self.objmap('resize', place, str(2 * size))
+            with open(writer, 'r+b') as f:
+                f.seek(2 * size - 4)
+                f.write(b'tail')
+                f.flush()
+                os.fsync(f.fileno())
+            wait_for(lambda: os.path.getsize(reader) == 2 * size, 'the new size')
+            wait_for(lambda: os.pread(r.fileno(), 4, 2 * size - 4) == b'tail', 'its end')
         self.umount(reader)
         self.umount(writer)
 

@@ -254,6 +254,25 @@ class Alignment(World):
 
 
 class Errors(World):
+    def test_a_refused_write_is_answered_when_its_payload_has_come(self):
+        server = Server(self, 'pattern:64M')
+        raw = server.raw().ready()
+        for count in (5, MIB, 40 * MIB):
+            raw.send(WRITE, 0, count)
+            raw.put(bytes(count - 1))
+            raw.s.settimeout(0.2)
+            self.assertRaises(TimeoutError, raw.get, 1)
+            raw.s.settimeout(10)
+            raw.put(b'x')
+            self.assertEqual(raw.answer()[1], EPERM)
+        self.assertEqual(raw.do(WRITE, 0, 0), EPERM)
+        self.assertEqual(raw.do(READ, 0, 4096), 0)
+        # One that never comes whole is nobody's.
+        raw.send(WRITE, 0, 4096)
+        raw.put(bytes(100))
+        raw.close()
+        self.assertEqual(server.raw().ready().do(READ, 0, 512), 0)
+
     def test_each_error_of_the_stages_has_its_code(self):
         for number, code in ((5, EIO), (28, ENOSPC), (12, 12), (108, 108), (30, EPERM),
                              (122, ENOSPC), (27, ENOSPC), (22, EINVAL), (116, EIO), (110, EIO)):

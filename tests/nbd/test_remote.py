@@ -533,5 +533,128 @@ class Hostile(Remote):
         self.refused(self.uri, 'empty')
 
 
+class Memory(Remote):
+    def test_a_write_across_the_longest_piece_is_taken(self):
+        front, client = self.mount('memory:2G')
+        client.pwrite(b'x' * 8192, (1 << 30) - 4096)
+        self.assertEqual(bytes(client.pread(8192, (1 << 30) - 4096)), b'x' * 8192)
+
+
+class Breaking(Remote):
+    """A server of our own that can break all its connections at the very moment at which
+    an answer is on its way: who asked is stopped, so that it sees both at once."""
+
+    FLAGS = 1 | 4 | 8 | 32 | 256	# flush, FUA, trim, several connections; no zeroes
+
+    def breaking(self, size=8 * MIB):
+        self.memory, self.lines, self.when = bytearray(size), [], None
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(self.sock)
+        listener.listen()
+        self.addCleanup(listener.close)
+
+        def accept():
+            while True:
+                try:
+                    s, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=self.talk, args=(s, size), daemon=True).start()
+        threading.Thread(target=accept, daemon=True).start()
+
+    def talk(self, s, size):
+        def get(n):
+            data = b''
+            while len(data) < n:
+                part = s.recv(n - len(data))
+                if not part:
+                    raise ConnectionError
+                data += part
+            return data
+        try:
+            s.sendall(NBDMAGIC + struct.pack('>H', 3))
+            get(4)
+            option = 0
+            while option != GO:
+                _, option, length = struct.unpack('>QII', get(16))
+                get(length)
+
+                def reply(kind, data=b''):
+                    s.sendall(struct.pack('>QIII', 0x3e889045565a9, option, kind, len(data)) + data)
+                if option == GO:
+                    reply(3, struct.pack('>HQH', 0, size, self.FLAGS))
+                reply(1 if option == GO else 0x80000001)
+            self.lines.append(s)
+            while True:
+                _, _, kind, cookie, at, count = struct.unpack('>IHHQQI', get(28))
+                data = get(count) if kind == 1 else b''
+                if kind == 2:
+                    return
+                answer = struct.pack('>IIQ', 0x67446698, 0, cookie)
+                if self.when and self.when(kind, data):
+                    self.when = None
+                    self.break_all(s, answer)
+                    return
+                if kind == 1:
+                    self.memory[at:at + count] = data
+                s.sendall(answer + (bytes(self.memory[at:at + count]) if kind == READ else b''))
+        except OSError:
+            pass
+        finally:
+            s.close()
+
+    def break_all(self, s, answer):
+        lines, self.lines = self.lines, []
+        self.front.send_signal(signal.SIGSTOP)
+        time.sleep(0.1)
+        s.sendall(answer)
+        for line in lines:
+            try:
+                line.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+        time.sleep(0.1)
+        self.front.send_signal(signal.SIGCONT)
+
+    def test_a_flush_that_is_answered_while_all_connections_break(self):
+        self.breaking()
+        self.front, client = self.mount(self.uri)
+        wait_for(lambda: len(self.lines) > 1, 'several connections')
+        client.pwrite(b'x' * 8192, 4096)
+        self.when = lambda kind, data: kind == 3
+        client.flush()
+        self.assertIsNone(self.when)
+        client.pwrite(b'y' * 4096, 0)
+        client.flush()
+        self.assertEqual(bytes(self.memory[:12288]), b'y' * 4096 + b'x' * 8192)
+
+    def test_zeros_that_take_several_commands_begin_again_after_a_break(self):
+        self.breaking()
+        self.front, client = self.mount(self.uri)
+        client.pwrite(b'x' * (4 * MIB), 0)
+        client.flush()
+        # It acknowledges the first of them, and is gone with what it had in memory.
+        self.when = lambda kind, data: kind == 1 and not any(data)
+        client.zero(4 * MIB, 0)
+        client.flush()
+        self.assertIsNone(self.when)
+        self.assertEqual(bytes(self.memory[:4 * MIB]), bytes(4 * MIB))
+
+    def test_a_mount_whose_last_flush_failed_does_not_end_well(self):
+        flag = self.path('fail')
+        self.nbdkit('eval', 'get_size=echo 1M', 'can_write=exit 0', 'can_flush=exit 0',
+                    'pread=dd if=/dev/zero count=$3 iflag=count_bytes', 'pwrite=cat >/dev/null',
+                    'flush=if [ -e %s ]; then rm %s; echo EIO bad >&2; exit 1; fi' % (flag, flag))
+        front, client = self.mount(self.uri)
+        client.pwrite(b'x' * 512, 0)
+        open(flag, 'w').close()
+        client.shutdown()
+        front.send_signal(signal.SIGTERM)
+        wait_for(lambda: 'cannot be saved' in self.said(), 'the failed flush')
+        # The next one succeeds, and what the first covered may be gone.
+        front.send_signal(signal.SIGTERM)
+        self.assertEqual(front.wait(30), 1)
+
+
 if __name__ == '__main__':
     main()

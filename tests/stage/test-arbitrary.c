@@ -184,6 +184,24 @@ Test(arbitrary, without_units_the_request_itself_is_passed_on)
 	cr_expect_eq(memcmp(buffer, got, 3 * CHUNK), 0);
 }
 
+/* 1 GiB is the longest piece of a device without units. */
+Test(arbitrary, who_never_waits_takes_a_change_across_a_border_in_its_slot)
+{
+	const uint64_t offset = (1u << 30) - CHUNK / 2;
+	struct stage *stage;
+	struct call call;
+
+	cr_assert_eq(memory_open(2ull << 30, &stage), 0);
+	cr_assert_eq(arbitrary_open(stage, &stage), 0);
+	cr_assert(stage->geometry.flags & STAGE_NEVER_WAITS);
+	call_start(&call, stage, REQUEST_WRITE, buffer, CHUNK, offset, REQUEST_NOWAIT);
+	cr_assert(call_is_done(&call));
+	cr_assert_eq(call.error, 0);
+	cr_assert_eq(stage_read(stage, got, CHUNK, offset, REQUEST_NOWAIT), 0);
+	cr_assert_eq(memcmp(got, buffer, CHUNK), 0);
+	stage_close(stage);
+}
+
 Test(arbitrary, a_rewrite_of_the_last_chunk_goes_on_when_the_device_grows)
 {
 	static const struct fault_options slow = {

@@ -358,6 +358,8 @@ static bool seek_step(struct fuse_op *op, int error)
 			break;
 		at += e->count;
 	}
+	if (!error && op->extents.nr == 0)	/* no stage says nothing */
+		error = -EIO;
 	if (!error && i == op->extents.nr && at < file_size(op->file)) {
 		op->request.offset = at;
 		return false;

@@ -203,7 +203,8 @@ static bool receive_once(struct nbd_connection *connection)
 	if (kept)
 		memcpy(loop->in, connection->rest, kept);
 	iov[nr_iov].iov_base = loop->in + kept;
-	iov[nr_iov++].iov_len = (connection->big_writes && kept < NBD_REQUEST_BYTES ?
+	iov[nr_iov++].iov_len = (connection->big_writes && !connection->drain &&
+				 kept < NBD_REQUEST_BYTES ?
 				 NBD_REQUEST_BYTES : NBD_RECEIVE_BYTES) - kept;
 	got = nbd_stream_read(connection, iov, nr_iov);
 	if (got <= 0) {
@@ -263,17 +264,22 @@ bool nbd_connection_receive(struct nbd_connection *connection)
 	return round > 0;
 }
 
+void nbd_connection_fed(struct nbd_connection *connection)
+{
+	if (!connection->starved)
+		return;
+	connection->starved = false;
+	connection->loop->nr_starved--;
+	atomic_fetch_sub(&connection->server->nr_starved, 1);
+}
+
 /* Takes requests that had to wait.  Returns whether one went on. */
 static bool resume(struct nbd_connection *connection)
 {
 	size_t count = connection->rest_count;
 
 	connection->blocked = false;
-	if (connection->starved) {
-		connection->starved = false;
-		connection->loop->nr_starved--;
-		atomic_fetch_sub(&connection->server->nr_starved, 1);
-	}
+	nbd_connection_fed(connection);
 	if (connection->tls)
 		connection->read_again = true;
 	if (count == 0)
@@ -392,16 +398,19 @@ void nbd_connection_begin(struct nbd_connection *connection)
 void nbd_connection_finish(struct nbd_connection *connection)
 {
 	struct nbd_request *receiving = connection->receiving;
+	struct nbd_request *refused = connection->refused;
 
 	if (connection->phase >= NBD_FINISHING)
 		return;
 	nbd_connection_settled(connection);
 	connection->phase = NBD_FINISHING;
-	connection->receiving = NULL;
+	connection->receiving = connection->refused = NULL;
 	connection->blocked = false;
 	rest_drop(connection);
 	if (receiving)		/* it never arrived whole: it never was */
 		nbd_request_free(receiving);
+	if (refused)
+		nbd_request_free(refused);
 	nbd_connection_ready(connection);
 }
 
@@ -431,11 +440,7 @@ void nbd_connection_close(struct nbd_connection *connection)
 	nbd_stream_close(connection);
 	if (loop->hot == connection)
 		loop->hot = NULL;
-	if (connection->starved) {
-		loop->nr_starved--;
-		atomic_fetch_sub(&connection->server->nr_starved, 1);
-		connection->starved = false;
-	}
+	nbd_connection_fed(connection);
 	if (export)
 		atomic_fetch_sub(&export->nr_clients, 1);
 	atomic_fetch_sub(&connection->server->nr_clients, 1);

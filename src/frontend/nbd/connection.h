@@ -79,6 +79,7 @@ struct nbd_connection {
 	bool read_again;		/* there may be more than epoll tells */
 	bool big_writes;		/* payload goes straight into its buffer */
 	uint64_t drain;			/* bytes of a refused payload to skip */
+	struct nbd_request *refused;	/* its write, answered when it is skipped */
 	struct nbd_request *receiving;	/* a write whose payload arrives */
 	size_t received;
 	uint8_t *rest;			/* came in and could not be used yet */
@@ -118,6 +119,8 @@ void nbd_connection_ready(struct nbd_connection *connection);
 void nbd_connection_finish(struct nbd_connection *connection);
 /* Closes at once.  Freed when its last request has come back. */
 void nbd_connection_close(struct nbd_connection *connection);
+/* It waits for no memory of all connections any more. */
+void nbd_connection_fed(struct nbd_connection *connection);
 /* Closed: to be freed at the end of this turn, once nothing is in flight. */
 void nbd_connection_bury(struct nbd_connection *connection);
 void nbd_connection_free(struct nbd_connection *connection);

@@ -124,6 +124,7 @@ static bool admit(struct nbd_connection *connection, uint64_t bytes)
 	}
 	connection->nr_requests++;
 	connection->bytes += bytes;
+	nbd_connection_fed(connection);
 	return true;
 }
 
@@ -299,6 +300,21 @@ static void request_refuse(struct nbd_request *request, int error)
 	nbd_reply_queue(request);
 }
 
+/* The same of a write: when its payload has come, because a client that is still
+ * sending it expects no answer. */
+static void write_refuse(struct nbd_request *request, int error)
+{
+	struct nbd_connection *connection = request->connection;
+
+	if (request->count == 0) {
+		request_refuse(request, error);
+		return;
+	}
+	request->error = error;
+	connection->drain = request->count;
+	connection->refused = request;
+}
+
 /* ---- writes ---------------------------------------------------------------------- */
 
 /* Takes the payload, as far as it is in @data (@count bytes); returns how
@@ -315,8 +331,7 @@ static size_t write_take(struct nbd_request *request, uint8_t *data, size_t coun
 		return part;
 	}
 	if (request_buffer(request, request->count) < 0) {
-		connection->drain = request->count;
-		request_refuse(request, -ENOMEM);
+		write_refuse(request, -ENOMEM);
 		return 0;
 	}
 	memcpy(request->buffer, data, part);
@@ -432,9 +447,25 @@ static size_t command_take(struct nbd_connection *connection, uint8_t *data,
 	if (!error)
 		return NBD_REQUEST_BYTES + command_start(request, data, count);
 	if (command.command == NBD_CMD_WRITE)
-		connection->drain = command.count;
-	request_refuse(request, error);
+		write_refuse(request, error);
+	else
+		request_refuse(request, error);
 	return NBD_REQUEST_BYTES;
+}
+
+/* Skips what there is of a refused payload; returns how much that was. */
+static size_t skip_payload(struct nbd_connection *connection, size_t count)
+{
+	struct nbd_request *refused = connection->refused;
+
+	if (count > connection->drain)
+		count = (size_t)connection->drain;
+	connection->drain -= count;
+	if (!connection->drain) {
+		connection->refused = NULL;
+		request_refuse(refused, refused->error);
+	}
+	return count;
 }
 
 size_t nbd_transmission_take(struct nbd_connection *connection, uint8_t *data,
@@ -444,9 +475,7 @@ size_t nbd_transmission_take(struct nbd_connection *connection, uint8_t *data,
 
 	while (used < count && connection->phase == NBD_TRANSMISSION) {
 		if (connection->drain) {
-			step = count - used < connection->drain ? count - used
-								: (size_t)connection->drain;
-			connection->drain -= step;
+			step = skip_payload(connection, count - used);
 		} else if (count - used < NBD_REQUEST_BYTES) {
 			break;
 		} else {
