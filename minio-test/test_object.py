@@ -265,6 +265,44 @@ class Writing(ObjectWorld):
         self.expect_same(self.stored(), bytes(self.data))
         self.expect_clean('image')
 
+    def test_readers_do_not_keep_a_flush_waiting(self):
+        self.begin(16 * MIB, '--connections', '2')
+        stop = threading.Event()
+
+        def read(seed):
+            h, rng = self.connect(self.where), random.Random(seed)
+            while not stop.is_set():
+                h.pread(4096, rng.randrange(0, 16 * MIB - 4096))
+        readers = [threading.Thread(target=read, args=(i,), daemon=True) for i in range(8)]
+        for r in readers:
+            r.start()
+        try:
+            self.write(5 * MIB, b'x' * 4096)
+            self.assertIsNone(self.bounded(self.h.flush, 'a flush'))
+        finally:
+            stop.set()
+            for r in readers:
+                r.join(30)
+        self.expect_same(self.stored(), bytes(self.data))
+
+    def test_keys_of_a_running_mount_may_be_replaced(self):
+        p = self.through_proxy()
+        keys = {n: self.env.pop(n) for n in ('AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY')}
+        with open(self.path('keys'), 'w') as f:
+            json.dump({'Version': 1, 'AccessKeyId': keys['AWS_ACCESS_KEY_ID'],
+                       'SecretAccessKey': keys['AWS_SECRET_ACCESS_KEY']}, f)
+        with open(self.path('config'), 'w') as f:
+            f.write('[default]\ncredential_process = sh -c "echo >>%s; cat %s"\n' % (
+                self.path('asked'), self.path('keys')))
+        self.env['AWS_CONFIG_FILE'] = self.path('config')
+        self.begin(6 * MIB)
+        asked = os.path.getsize(self.path('asked'))
+        # Those that it has are known no more: it asks for others at once.
+        rule = p.harm('status', kind='get', status=403, code='InvalidAccessKeyId', times=1)
+        self.assertIsNone(self.bounded(lambda: self.h.pread(4096, MIB), 'a read'))
+        self.assertEqual(rule.fired, 1)
+        wait_for(lambda: os.path.getsize(self.path('asked')) > asked, 'the keys to be fetched')
+
     def test_somebody_elses_version_is_not_overwritten_and_ours_is_kept_aside(self):
         self.begin(12 * MIB)
         self.write(100, b'ours' * 1000)
@@ -296,7 +334,7 @@ class Writing(ObjectWorld):
         self.write(5, b'kept')
         self.h.shutdown()
         pid = self.status(self.where)['pid']
-        p.harm('status', kind='put', status=403, code='AccessDenied')
+        p.harm('status', kind='create', status=403, code='AccessDenied')
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: 'stays mounted' in self.log(), 'a first try to fail')
         p.heal()
@@ -306,10 +344,10 @@ class Writing(ObjectWorld):
 
     def test_a_version_whose_answer_was_lost_is_found_out(self):
         p = self.through_proxy()
-        for size, kind in ((12 * MIB, 'complete'), (MIB, 'put')):
-            with self.subTest(kind):
+        for size in (12 * MIB, MIB):
+            with self.subTest(size):
                 self.begin(size)
-                rule = p.harm('reply-lost', kind=kind, key='/image$', times=1)
+                rule = p.harm('reply-lost', kind='complete', key='/image$', times=1)
                 self.some_writes(5)
                 self.h.flush()
                 self.assertEqual(rule.fired, 1)
@@ -381,7 +419,7 @@ class Writing(ObjectWorld):
     def test_no_read_waits_for_a_version_that_will_not_come(self):
         p = self.through_proxy()
         self.begin(MIB, '--retry-for', '2s')
-        p.harm('reset-before', kind='put', key='/image$')
+        p.harm('reset-before', kind='complete', key='/image$')
         self.write(0, b'x' * 4096)
         with self.assertRaises(nbd.Error):
             self.h.flush()			# nobody knows what became of it
@@ -414,7 +452,7 @@ class Writing(ObjectWorld):
         p = self.through_proxy()
         self.begin(MIB, '--retry-for', '3s')
         # Our version is there, but nobody is told, nor may look.
-        p.harm('reply-lost', kind='put', key='/image$')
+        p.harm('reply-lost', kind='complete', key='/image$')
         stalled = p.harm('stall', kind='get', skip=1, times=1)	# after the second half
         self.write(0, self.content(MIB // 2))
         other = self.connect(self.where)
@@ -432,11 +470,14 @@ class Writing(ObjectWorld):
     def test_what_cannot_be_published_can_be_dropped(self):
         p = self.through_proxy()
         self.begin(MIB)
-        p.harm('status', kind='put', key='/image$', status=503, code='SlowDown')
+        p.harm('status', kind='part', key='/image$', status=503, code='SlowDown')
         self.write(0, b'x' * 4096)
         thread = threading.Thread(target=lambda: self.swallow(self.h.flush), daemon=True)
         thread.start()
-        wait_for(lambda: p.requests('put', '/image$'), 'the flush to be tried')
+        # What it waits for is told meanwhile.
+        trouble = wait_for(lambda: self.status(self.where)['store']['trouble'], 'a word')
+        self.assertRegex(trouble['reason'], 'publishing: .*SlowDown')
+        self.assertRegex(self.log(), 'publishing: .*SlowDown.*trying again')
         self.assertIsNone(self.bounded(lambda: self.objmap(
             'umount', self.where, '--no-drain', '--force', status=None), 'umount'))
         wait_gone(self.pids[-1])
@@ -445,7 +486,7 @@ class Writing(ObjectWorld):
     def test_flushes_that_fail_pile_up_no_files(self):
         p = self.through_proxy()
         self.begin(MIB)
-        p.harm('status', kind='put', key='/image$', status=403, code='AccessDenied')
+        p.harm('status', kind='create', key='/image$', status=403, code='AccessDenied')
         self.write(0, b'x' * 512)
         for _ in range(5):
             with self.assertRaises(nbd.Error):

@@ -96,6 +96,8 @@ struct http_request {
 	size_t text_max;
 	enum request_priority priority;
 	uint64_t deadline;		/* clock_now() ns; 0: none */
+	uint64_t stall_timeout;		/* ns without a byte of progress; 0: the client's.
+					 * For what a server does in silence */
 	/* Called on an I/O thread whenever it is about to be sent; adds or
 	 * replaces what depends on the time.  Must not wait.  0, or -errno: it
 	 * ends NOT_SENT with that. */

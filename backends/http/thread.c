@@ -113,11 +113,17 @@ static void collect_ended(struct http_thread *thread)
 	}
 }
 
+static uint64_t stall_timeout_of(const struct http_request *request)
+{
+	return request->stall_timeout ? request->stall_timeout :
+					request->client->options.stall_timeout;
+}
+
 /* How long it may still take, as far as is known now; or cuts it. */
 static uint64_t transfer_look(struct transfer *transfer, uint64_t now)
 {
 	const struct http_request *request = transfer->request;
-	uint64_t stall = request->client->options.stall_timeout;
+	uint64_t stall = stall_timeout_of(request);
 	uint64_t progress = transfer_progress(transfer), due;
 
 	if (request->deadline && now >= request->deadline) {
@@ -178,7 +184,7 @@ static struct transfer *transfer_take(struct http_thread *thread)
 
 static void request_start(struct http_thread *thread, struct http_request *request)
 {
-	uint64_t due = thread->now + request->client->options.stall_timeout / 4;
+	uint64_t due = thread->now + stall_timeout_of(request) / 4;
 	struct transfer *transfer;
 	int error;
 

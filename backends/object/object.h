@@ -5,14 +5,15 @@
  * wait in a spill file, found by a map of ranges; a flush seals the map and publishes
  * a new version of the object, in which what did not change is copied by the store.
  *
- *   object_open.c     finds the object; probes whether conditions are kept
+ *   object_open.c     finds the object
+ *   object_probe.c    probes whether conditions are kept
  *   object.c          the stage: reads, writes, zeros
  *   spill.c           files of written bytes
  *   dirty.c           where written bytes are
  *   publish.c         the thread that publishes; its flushes
  *   doubt.c           reads that wait until it is known which version is there
  *   parts.c           cuts the new version into parts
- *   send.c            sends them, as one multipart upload or one PUT
+ *   send.c            sends them, as one multipart upload
  *   keep.c            unsaved writes of a lost object, kept aside
  *
  * Locks: object->lock guards what is said below; nothing waits under it. */
@@ -44,6 +45,8 @@ int spill_read(const struct spill *spill, uint64_t at, const struct iovec *iov,
 int spill_write(const struct spill *spill, uint64_t at, const struct iovec *iov,
 		unsigned int nr_iov);
 
+#define OBJECT_SESSION 16
+
 struct object {
 	struct stage stage;		/* must stay first */
 	char *place;			/* for messages */
@@ -54,7 +57,8 @@ struct object {
 	struct s3_client *client;	/* publishes; belongs to the store */
 	struct http_headers kept;	/* of the object, given to its new versions */
 	struct part_limits limits;
-	uint64_t whole_max;		/* bytes; up to this it is one PUT */
+	char session[OBJECT_SESSION + 1];	/* hex; of this mount, in what it publishes */
+	unsigned int nr_published;	/* tries; the publisher's */
 	bool writable, exclusive;
 	char *state;			/* folder for the spill; NULL: read-only */
 	uint64_t dirty_limit;		/* bytes of all spill files */
@@ -75,8 +79,11 @@ struct object {
 	struct doubted *doubted;	/* reads refused while settling */
 	bool publishing;		/* something is sealed and under way */
 	bool settling;			/* a new version may be there already */
-	char doubtful[17];		/* id of a publishing of which it was never known
-					 * whether it is there; empty: none */
+	bool doubtful;			/* of a publishing it was never known whether it
+					 * is there */
+	struct store_trouble trouble;	/* of publishing: what is tried again */
+	bool announced;			/* ... was logged */
+	uint64_t quiet_until;		/* clock_now(): no further line before */
 	bool stopping;
 	int lost;			/* -ESTALE: somebody replaced the object */
 	int unreported;			/* a publishing failed that no flush asked for, and
@@ -91,6 +98,9 @@ extern const struct stage_ops object_ops;
 
 /* object_open.c.  Of one that is whole or not. */
 void object_free(struct object *object);
+
+/* object_probe.c.  0, -EOPNOTSUPP: they are not kept, other -errno; logged. */
+int object_probe(struct object *object, uint64_t size);
 
 /* object.c.  Sends @request (a read, a write) on its way again. */
 void object_read_again(struct object *object, struct request *request);
@@ -115,6 +125,10 @@ void doubt_stop(struct object *object);	/* after object->stopping */
 /* send.c.  Sends what object->sealed says as a new version; its tag comes out.  0;
  * -ESTALE: the object was replaced; other -errno.  Logged. */
 int object_send(struct object *object, char tag[STORE_TAG_MAX]);
+
+/* What publishing waits for, told in the log once and in `status` until it ends. */
+void object_trouble_note(struct object *object, const char *why);
+void object_trouble_end(struct object *object);
 
 /* keep.c.  At close: writes what a lost object could not take to
  * STATE/object-HASH/unsaved-TIME, as objmap-s3(7) describes it. */

@@ -16,6 +16,7 @@ struct sweep {
 	uint64_t retry_for;
 	uint32_t grace;			/* seconds */
 	bool dry_run;
+	bool all_of_bucket;		/* MinIO lists by whole keys only, or all */
 	struct object_gc_result *result;
 };
 
@@ -71,7 +72,8 @@ static int sweep_page(struct sweep *sweep, const struct store_listing *listing,
 	return error;
 }
 
-/* "uploads&prefix=KEY&key-marker=..&upload-id-marker=.."; malloc'ed, or NULL. */
+/* "uploads&prefix=KEY&key-marker=..&upload-id-marker=.."; malloc'ed, or NULL.  An empty
+ * prefix is that of all keys. */
 static char *page_query(const char *key, const char *next_key, const char *next_upload)
 {
 	const char *const names[] = { "uploads&encoding-type=url&prefix=", "&key-marker=",
@@ -94,10 +96,11 @@ static char *page_query(const char *key, const char *next_key, const char *next_
 	return query;
 }
 
-/* One page; *next_key and *next_upload are where the next begins, NULL: none. */
+/* One page, or word that all of the bucket is to be listed; *next_key and *next_upload are where the next begins, NULL: none. */
 static int list_page(struct sweep *sweep, char **next_key, char **next_upload)
 {
-	char *query = page_query(sweep->key, *next_key, *next_upload);
+	char *query = page_query(sweep->all_of_bucket ? "" : sweep->key, *next_key,
+				 *next_upload);
 	struct s3_call call = { .method = "GET", .query = query, .text_max = 4u << 20 };
 	struct store_listing listing = { 0 };
 	int error = query ? 0 : -ENOMEM;
@@ -115,6 +118,10 @@ static int list_page(struct sweep *sweep, char **next_key, char **next_upload)
 			error = call.error ? call.error : -EIO;
 		}
 	}
+	if (!error && !sweep->all_of_bucket && s3_is_minio(&call)) {
+		sweep->all_of_bucket = true;
+		goto out;
+	}
 	if (!error)
 		error = s3_xml_uploads(call.http.text, call.http.text_count, &listing,
 				       next_key, next_upload);
@@ -124,6 +131,7 @@ static int list_page(struct sweep *sweep, char **next_key, char **next_upload)
 		now = date ? s3_date(date) : 0;
 		error = sweep_page(sweep, &listing, now);
 	}
+out:
 	store_listing_free(&listing);
 	s3_call_free(&call);
 	free(query);
@@ -144,9 +152,11 @@ int s3_object_gc(const char *place, const char *bucket, const char *key,
 	if (error)
 		return error;
 	memset(result, 0, sizeof(*result));
-	do
+	error = list_page(&sweep, &next_key, &next_upload);
+	if (!error && sweep.all_of_bucket)
 		error = list_page(&sweep, &next_key, &next_upload);
-	while (!error && next_key);
+	while (!error && next_key)
+		error = list_page(&sweep, &next_key, &next_upload);
 	free(next_key);
 	free(next_upload);
 	s3_client_close(sweep.client);

@@ -1,5 +1,4 @@
-/* object_open.c: finds the object, and whether the store keeps the conditions on which
- * writing it depends. */
+/* object_open.c: finds the object, and opens it. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,12 +10,13 @@
 #include "src/clock.h"
 #include "src/log.h"
 #include "src/random.h"
-#include "src/units.h"
 
 #define PREFERRED    (1u << 20)
 #define REQUEST_MAX  (8u << 20)
 #define KEPT_NAME_MAX 256	/* of metadata; longer ones are left out */
-#define COPY_MAX     (1ull << 30)	/* of S3's 5 GiB: shorter ones go side by side */
+#define COPY_MAX     (128ull << 20)	/* of S3's 5 GiB: shorter ones go side by side */
+#define SEND_MAX     (2ull << 30)	/* parts are shorter than twice that */
+#define METADATA_MAX 2048u		/* S3: of names and values */
 #define NR_DISK	     4
 #define DIRTY_LIMIT  (1ull << 30)
 
@@ -139,175 +139,6 @@ static int find_object(struct object *object, uint64_t retry_for, uint64_t *size
 	return error;
 }
 
-/* ---- are conditions kept? ---------------------------------------------------------------- */
-
-/* Runs @call, which a store that keeps conditions refuses.  1: refused; 0: it was done;
- * -errno, logged. */
-static int is_refused(struct object *object, struct s3_call *call, const char *what)
-{
-	int refused;
-
-	s3_wait_retrying(object->client, call, clock_now() + 30 * CLOCK_SECOND, NULL);
-	if (call->outcome == STORE_DONE)
-		refused = 0;
-	else if (call->outcome == STORE_REFUSED || call->outcome == STORE_ABSENT)
-		refused = 1;
-	else
-		refused = call->error ? call->error : -EIO;
-	if (refused < 0)
-		log_error("%s: %s, to see whether the store keeps conditions: %s",
-			  object->place, what, call->message);
-	s3_call_free(call);
-	return refused;
-}
-
-#define NO_TAG "\"00000000000000000000000000000000\""
-
-static int probe_put(struct object *object, const char *key)
-{
-	struct iovec iov = { (void *)(uintptr_t)"?", 1 };
-	struct s3_call put = { .method = "PUT", .key = key, .writes_object = true,
-			       .body = &iov, .nr_body = 1, .body_count = 1,
-			       .repeatable = true };
-	struct s3_call gone = { .method = "DELETE", .key = key, .repeatable = true };
-	int refused, error = http_headers_add(&put.headers, "If-Match", NO_TAG);
-
-	if (error)
-		return error;
-	refused = is_refused(object, &put, "a PUT with If-Match beside the object");
-	if (refused == 0) {
-		s3_wait_retrying(object->client, &gone, clock_now() + 30 * CLOCK_SECOND,
-				 NULL);
-		s3_call_free(&gone);
-	}
-	return refused;
-}
-
-static void probe_abort(struct object *object, const char *key, const char *upload)
-{
-	char *query = s3_upload_query(upload, 0);
-	struct s3_call call = { .method = "DELETE", .key = key, .query = query,
-				.repeatable = true };
-
-	if (query)
-		s3_wait_retrying(object->client, &call, clock_now() + 10 * CLOCK_SECOND,
-				 NULL);
-	s3_call_free(&call);
-	free(query);
-}
-
-static int probe_copy(struct object *object, const char *key, const char *upload)
-{
-	char source[3 * (STORE_KEY_MAX + 80)], *query = s3_upload_query(upload, 1);
-	struct s3_call call = { .method = "PUT", .key = key, .query = query,
-				.repeatable = true };
-	int length = snprintf(source, sizeof(source), "/%s/",
-			      s3_client_bucket(object->client));
-	int error = s3_encode(object->key, true, source + length,
-			      sizeof(source) - (size_t)length);
-
-	error = error < 0 ? error : 0;
-	if (!error)
-		error = http_headers_add(&call.headers, "x-amz-copy-source", source);
-	if (!error)
-		error = http_headers_add(&call.headers, "x-amz-copy-source-range",
-					 "bytes=0-5242879");
-	if (!error)
-		error = http_headers_add(&call.headers, "x-amz-copy-source-if-match",
-					 NO_TAG);
-	if (!error && query)
-		error = is_refused(object, &call, "UploadPartCopy with a condition");
-	free(query);
-	return error;
-}
-
-static int probe_complete(struct object *object, const char *key, const char *upload)
-{
-	char *part_query = s3_upload_query(upload, 1), *query = s3_upload_query(upload, 0);
-	struct iovec iov = { (void *)(uintptr_t)"?", 1 }, body_iov;
-	struct s3_call part = { .method = "PUT", .key = key, .query = part_query,
-				.body = &iov, .nr_body = 1, .body_count = 1,
-				.repeatable = true };
-	struct s3_call call = { .method = "POST", .key = key, .query = query,
-				.body = &body_iov, .nr_body = 1,
-				.repeatable = true };
-	struct s3_call gone = { .method = "DELETE", .key = key, .repeatable = true };
-	struct s3_part sent = { .size = 1 };
-	const char *etag;
-	char *body = NULL;
-	int refused = -EIO;
-
-	s3_wait_retrying(object->client, &part, clock_now() + 30 * CLOCK_SECOND, NULL);
-	etag = http_headers_find(&part.http.reply, "ETag");
-	if (part.outcome == STORE_DONE && etag) {
-		snprintf(sent.etag, sizeof(sent.etag), "%s", etag);
-		body = s3_complete_body(&sent, 1);
-	} else {
-		log_error("%s: UploadPart beside the object: %s", object->place,
-			  part.message);
-	}
-	s3_call_free(&part);
-	if (body && http_headers_add(&call.headers, "If-Match", NO_TAG) == 0) {
-		body_iov = (struct iovec){ body, strlen(body) };
-		call.body_count = body_iov.iov_len;
-		refused = is_refused(object, &call,
-				     "CompleteMultipartUpload with If-Match");
-		if (refused == 0) {
-			s3_wait_retrying(object->client, &gone,
-					 clock_now() + 30 * CLOCK_SECOND, NULL);
-			s3_call_free(&gone);
-		}
-	}
-	free(body);
-	free(part_query);
-	free(query);
-	return refused;
-}
-
-static int probe_upload(struct object *object, const char *key)
-{
-	struct s3_call create = { .method = "POST", .key = key, .query = "uploads",
-				  .writes_object = true, .repeatable = true };
-	char upload[S3_UPLOAD_ID_MAX];
-	int refused = 0;
-
-	s3_wait_retrying(object->client, &create, clock_now() + 30 * CLOCK_SECOND, NULL);
-	if (create.outcome != STORE_DONE ||
-	    s3_upload_id(create.http.text, create.http.text_count, upload) != 0) {
-		log_error("%s: CreateMultipartUpload beside the object: %s",
-			  object->place, create.message);
-		refused = create.error ? create.error : -EIO;
-	}
-	s3_call_free(&create);
-	if (refused)
-		return refused;
-	refused = probe_copy(object, key, upload);
-	if (refused == 1)
-		refused = probe_complete(object, key, upload);
-	probe_abort(object, key, upload);
-	return refused;
-}
-
-/* On a key of its own beside the object, which nothing is left of. */
-static int probe(struct object *object, uint64_t size)
-{
-	char key[STORE_KEY_MAX + 64];
-	int refused;
-
-	if (snprintf(key, sizeof(key), "%s.objmap-probe-%016" PRIx64, object->key,
-		     random_id()) >= STORE_KEY_MAX) {
-		log_error("%s: the key is too long to be written", object->place);
-		return -ENAMETOOLONG;
-	}
-	refused = probe_put(object, key);
-	if (refused == 1 && size > object->whole_max)
-		refused = probe_upload(object, key);
-	if (refused == 0)
-		log_error("%s: this store ignores If-Match, so two writers would undo each other; --exclusive says that nobody else writes it",
-			  object->place);
-	return refused == 1 ? 0 : refused == 0 ? -EOPNOTSUPP : refused;
-}
-
 /* ---- its server ---------------------------------------------------------------------- */
 
 static struct object *object_of(struct stage *stage)
@@ -322,7 +153,13 @@ static void set_retry_for(struct stage *stage, uint64_t retry_for)
 
 static void trouble(struct stage *stage, struct store_trouble *trouble)
 {
-	store_trouble(object_of(stage)->store, trouble);
+	struct object *object = object_of(stage);
+
+	pthread_mutex_lock(&object->lock);
+	*trouble = object->trouble;
+	pthread_mutex_unlock(&object->lock);
+	if (!trouble->reason[0])
+		store_trouble(object->store, trouble);
 }
 
 static bool is_lost(struct stage *stage)
@@ -344,6 +181,22 @@ static const struct stage_server object_server = {
 
 /* ---- the whole ------------------------------------------------------------------------- */
 
+/* What a new version carries has to fit, or every flush would fail. */
+static int check_metadata(const struct object *object)
+{
+	size_t bytes = sizeof("objmap-publish") + sizeof(object->session) + 10;
+	const char *line = NULL;
+
+	while ((line = http_headers_next(&object->kept, line)))
+		if (strncasecmp(line, "x-amz-meta-", 11) == 0)
+			bytes += strlen(line) - 11;
+	if (bytes <= METADATA_MAX)
+		return 0;
+	log_error("%s: its metadata leaves no room for objmap's, S3 takes %u bytes; 'objmap copy' it to another object",
+		  object->place, METADATA_MAX);
+	return -E2BIG;
+}
+
 static int open_for_writing(struct object *object, const struct device_options *options,
 			    uint64_t size)
 {
@@ -358,8 +211,9 @@ static int open_for_writing(struct object *object, const struct device_options *
 	object->state = strdup(options->state);
 	if (!object->state)
 		return -ENOMEM;
-	if (!object->exclusive)
-		error = probe(object, size);
+	error = check_metadata(object);
+	if (!error && !object->exclusive)
+		error = object_probe(object, size);
 	if (!error)
 		error = spill_open(object->state, &object->spills);
 	if (!error)
@@ -369,16 +223,18 @@ static int open_for_writing(struct object *object, const struct device_options *
 	return error;
 }
 
-static void set_limits(struct object *object, const struct s3_options *s3)
+static void set_limits(struct object *object, const struct s3_options *s3, uint64_t size)
 {
 	uint64_t send = s3->part_size ? s3->part_size : 8ull << 20;
 
-	object->whole_max = s3->multipart_threshold ? s3->multipart_threshold : 8ull << 20;
 	object->limits = (struct part_limits){
 		.min = S3_PART_MIN, .copy_max = COPY_MAX,
-		.send = send < S3_PART_MIN ? S3_PART_MIN : send,
+		.send = send < S3_PART_MIN ? S3_PART_MIN : send > SEND_MAX ? SEND_MAX : send,
 		.nr_max = S3_PARTS_MAX,
 	};
+	/* Half of the parts are enough for copies. */
+	while (size / object->limits.copy_max > S3_PARTS_MAX / 2)
+		object->limits.copy_max *= 2;
 }
 
 int s3_object_open(const char *place, const char *bucket, const char *key,
@@ -407,14 +263,17 @@ int s3_object_open(const char *place, const char *bucket, const char *key,
 		0 : -ENOMEM;
 	if (!error) {
 		object->key = object->read_key + 1;
-		set_limits(object, s3);
+		snprintf(object->session, sizeof(object->session), "%016" PRIx64, random_id());
 		error = store_s3_open(place, bucket, "", s3, &object->store);
 	}
 	if (!error) {
 		object->client = store_s3_client(object->store);
 		atomic_store(&object->store->retry_for, options->retry_for);
+		object->store->any_key = true;
 		error = find_object(object, options->retry_for, &geometry.size);
 	}
+	if (!error)
+		set_limits(object, s3, geometry.size);
 	if (!error)
 		error = workers_open("object-disk", NR_DISK, &object->disk);
 	if (!error) {

@@ -9,11 +9,44 @@
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "backends/object/object.h"
+#include "src/clock.h"
 #include "src/log.h"
+
+#define LOG_INTERVAL (10 * CLOCK_SECOND)	/* between two announced troubles */
+
+void object_trouble_note(struct object *object, const char *why)
+{
+	struct store_trouble *trouble = &object->trouble;
+	uint64_t now = clock_now();
+	bool announce;
+
+	pthread_mutex_lock(&object->lock);
+	if (!trouble->reason[0])
+		trouble->since = now;
+	trouble->attempts++;
+	snprintf(trouble->reason, sizeof(trouble->reason), "publishing: %.240s", why);
+	announce = !object->announced && now >= object->quiet_until;
+	if (announce) {
+		object->announced = true;
+		object->quiet_until = now + LOG_INTERVAL;
+	}
+	pthread_mutex_unlock(&object->lock);
+	if (announce)
+		log_warning("%s: publishing: %s; trying again", object->place, why);
+}
+
+void object_trouble_end(struct object *object)
+{
+	pthread_mutex_lock(&object->lock);
+	memset(&object->trouble, 0, sizeof(object->trouble));
+	object->announced = false;
+	pthread_mutex_unlock(&object->lock);
+}
 
 void object_flush(struct object *object, struct request *request)
 {
@@ -32,7 +65,7 @@ static bool is_wanted(const struct object *object)
 {
 	return object->flushes || object->writes ||
 	       object->open.nr >= OBJECT_RANGES_MAX ||
-	       (object->doubted && *object->doubtful);
+	       (object->doubted && object->doubtful);
 }
 
 static void complete_all(struct request *requests, int error)
@@ -152,12 +185,12 @@ static int send_sealed(struct object *object)
 	if (error == -ESTALE) {
 		/* Somebody else's is there: nothing is left to be settled, and no
 		 * read waits for it. */
-		*object->doubtful = 0;
+		object->doubtful = false;
 		object_lost(object);
 	} else if (!error) {
 		memcpy(object->tag, tag, sizeof(object->tag));
 	}
-	object->settling = *object->doubtful;
+	object->settling = object->doubtful;
 	if (!object->settling)
 		doubt_end(object);
 	return error;

@@ -1,10 +1,15 @@
-/* send.c: one new version of the object, as one multipart upload or one PUT.
+/* send.c: one new version of the object, as one multipart upload, however small: the
+ * end of an upload that arrives late finds no upload any more, where a PUT could find
+ * the very content, and so the ETag, that it was conditional on once more.
  *
  * Parts that were written are put together in memory (long ones in a file without a
  * name) and sent; the others are copied by the store from the version that this mount
  * reads.  Copies and the last call are conditional on that version, so that nobody
  * else's is overwritten.  When the last call's answer is lost, the object itself tells:
- * each version carries an id of its publishing in its metadata. */
+ * each version carries in its metadata which mount published it, and its number there.
+ *
+ * Somebody waits for all that is sent here, a flush or a write that needs room: it goes
+ * with demand, or readers could keep it waiting for ever. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,17 +23,18 @@
 #include "backends/s3/xml.h"
 #include "src/clock.h"
 #include "src/log.h"
-#include "src/random.h"
 
 #define ID_HEADER    "x-amz-meta-objmap-publish"
 #define MALLOC_MAX   (32ull << 20)	/* longer parts are put together in a file */
 #define LOOK_WAIT_MS 500
+#define COPY_STALL   (30 * CLOCK_SECOND)
+#define COPY_SLOWEST (1u << 20)		/* bytes a second */
 
 struct sending {
 	struct object *object;
 	const struct dirty_map *map;	/* does not change meanwhile */
 	char tag[STORE_TAG_MAX];	/* of the version it goes on from */
-	char id[17];
+	char id[OBJECT_SESSION + 10];	/* SESSION-NUMBER */
 	char upload[S3_UPLOAD_ID_MAX];
 	struct part_list list;
 	struct s3_part *parts;		/* list.nr, as the store has them */
@@ -54,13 +60,26 @@ static uint64_t deadline_of(const struct object *object)
 	return retry_for > UINT64_MAX - now ? UINT64_MAX : now + retry_for;
 }
 
+static void note_retry(const struct s3_call *call)
+{
+	object_trouble_note(call->retrying_context, call->message);
+}
+
+/* Runs @call until it ends well, or is given up. */
+static void wait_for(struct object *object, struct s3_call *call, uint64_t deadline)
+{
+	call->retry_for = &object->store->retry_for;
+	call->retrying = note_retry;
+	call->retrying_context = object;
+	s3_wait_retrying(object->client, call, deadline, &object->stop);
+}
+
 /* Runs @call, and logs why it did not end well.  0, -ESTALE: refused; -errno. */
 static int run(struct object *object, struct s3_call *call, const char *what)
 {
 	/* An upload begun twice is found by gc; a part sent twice is one. */
 	call->repeatable = true;
-	call->retry_for = &object->store->retry_for;
-	s3_wait_retrying(object->client, call, deadline_of(object), &object->stop);
+	wait_for(object, call, deadline_of(object));
 	if (call->outcome == STORE_DONE)
 		return 0;
 	if (call->outcome == STORE_REFUSED)
@@ -112,7 +131,7 @@ static int fill_from_object(struct sending *sending, char *to, uint64_t offset,
 	struct object *object = sending->object;
 	struct iovec iov = { to, count };
 	struct store_request get = {
-		.cause = CAUSE_PUSH, .priority = PRIORITY_PUSH,
+		.cause = CAUSE_PUSH, .priority = PRIORITY_DEMAND,
 		.key = object->read_key, .offset = offset, .count = count,
 		.iov = &iov, .nr_iov = 1, .condition = STORE_IF_MATCH,
 		.tag = sending->tag,
@@ -221,7 +240,7 @@ static int send_part(struct sending *sending, unsigned int n)
 	const struct object_part *part = &sending->list.parts[n];
 	struct object *object = sending->object;
 	struct s3_call call = { .method = "PUT", .key = object->key,
-				.priority = PRIORITY_PUSH };
+				.priority = PRIORITY_DEMAND };
 	struct content content = { 0 };
 	char *query = s3_upload_query(sending->upload, n + 1), etag[STORE_TAG_MAX];
 	struct iovec iov;
@@ -231,6 +250,8 @@ static int send_part(struct sending *sending, unsigned int n)
 	call.query = query;
 	if (!error && part->copy) {
 		error = add_copy_source(sending, part, &call.headers);
+		/* MinIO says nothing until it has copied all of it. */
+		call.stall_timeout = COPY_STALL + part->count / COPY_SLOWEST * CLOCK_SECOND;
 	} else if (!error) {
 		error = content_open(object, part->count, &content);
 		if (!error)
@@ -239,6 +260,9 @@ static int send_part(struct sending *sending, unsigned int n)
 		call.body = &iov;
 		call.nr_body = 1;
 		call.body_count = part->count;
+		/* Nothing else tells that it was altered on the way. */
+		if (!error && !s3_client_signs_payload(object->client))
+			error = s3_add_md5(&call.headers, &iov, 1);
 	}
 	if (!error)
 		error = run(object, &call, part->copy ? "copying a part" :
@@ -292,7 +316,7 @@ static int send_parts(struct sending *sending)
 	sending->nr_busy = OBJECT_SENDERS;
 	for (unsigned int i = 0; i < OBJECT_SENDERS; i++) {
 		senders[i] = (struct sender){ { .run = sender_run,
-						.priority = PRIORITY_PUSH }, sending };
+						.priority = PRIORITY_DEMAND }, sending };
 		workers_submit(sending->object->senders, &senders[i].job);
 	}
 	pthread_mutex_lock(&sending->lock);
@@ -305,40 +329,49 @@ static int send_parts(struct sending *sending)
 
 /* ---- the call that makes the new version ---------------------------------------------------- */
 
-enum seen { SEEN_OURS, SEEN_OLD, SEEN_OTHER, SEEN_NOTHING };
+enum seen {
+	SEEN_OURS,
+	SEEN_EARLIER,		/* one of ours, of which it was not known whether it came */
+	SEEN_OLD, SEEN_OTHER, SEEN_NOTHING
+};
 
-static void set_doubtful(struct object *object, const char *id)
+static void set_doubtful(struct object *object, bool doubtful)
 {
 	pthread_mutex_lock(&object->lock);
-	snprintf(object->doubtful, sizeof(object->doubtful), "%s", id);
+	object->doubtful = doubtful;
 	pthread_mutex_unlock(&object->lock);
 }
 
+static enum seen seen_by(const struct sending *sending, const char *id, const char *tag)
+{
+	if (id && strcmp(id, sending->id) == 0)
+		return SEEN_OURS;
+	if (strcmp(tag, sending->tag) == 0)
+		return SEEN_OLD;
+	if (id && strncmp(id, sending->object->session, OBJECT_SESSION) == 0)
+		return SEEN_EARLIER;
+	return SEEN_OTHER;
+}
+
 /* Looks which version is there. */
-static enum seen look(struct sending *sending, const char *ours,
-		      char tag[STORE_TAG_MAX])
+static enum seen look(struct sending *sending, char tag[STORE_TAG_MAX])
 {
 	struct object *object = sending->object;
 	char byte;
 	struct iovec iov = { &byte, 1 };
 	struct s3_call call = { .method = "GET", .key = object->key, .sink = &iov,
 				.nr_sink = 1, .sink_count = 1,
-				.retry_for = &object->store->retry_for };
+				.priority = PRIORITY_DEMAND };
 	enum seen seen = SEEN_NOTHING;
-	const char *id, *etag;
+	const char *etag;
 
 	if (http_headers_add(&call.headers, "Range", "bytes=0-0") == 0)
-		s3_wait_retrying(object->client, &call, deadline_of(object),
-				 &object->stop);
+		wait_for(object, &call, deadline_of(object));
 	if (call.outcome == STORE_DONE && call.http.status) {
-		id = http_headers_find(&call.http.reply, ID_HEADER);
 		etag = http_headers_find(&call.http.reply, "ETag");
-		if (!etag || keep_etag(etag, tag) != 0)
-			seen = SEEN_NOTHING;
-		else if (id && strcmp(id, ours) == 0)
-			seen = SEEN_OURS;
-		else
-			seen = strcmp(tag, sending->tag) == 0 ? SEEN_OLD : SEEN_OTHER;
+		if (etag && keep_etag(etag, tag) == 0)
+			seen = seen_by(sending, http_headers_find(&call.http.reply,
+								  ID_HEADER), tag);
 	} else if (call.outcome == STORE_ABSENT) {
 		seen = SEEN_OTHER;
 	}
@@ -349,32 +382,28 @@ static enum seen look(struct sending *sending, const char *ours,
 static int tag_of_reply(const struct s3_call *call, char tag[STORE_TAG_MAX])
 {
 	char etag[STORE_TAG_MAX];
-	const char *found = http_headers_find(&call->http.reply, "ETag");
 
-	if (strcmp(call->method, "POST") != 0)
-		return found ? keep_etag(found, tag) : -EBADMSG;
 	if (s3_xml_text(call->http.text, call->http.text_count,
 			"CompleteMultipartUploadResult", "ETag", etag, sizeof(etag)) != 0)
 		return -EBADMSG;
 	return keep_etag(etag, tag);
 }
 
+/* Whether it may be there, or come yet: it was sent, and not refused. */
 static bool may_have_come(const struct s3_call *call)
 {
-	return call->outcome == STORE_UNKNOWN || call->outcome == STORE_DONE;
+	return call->sent_at && call->outcome != STORE_REFUSED;
 }
 
-/* What an answer of @outcome and what was seen after it mean.  0: it is there; 1: try
- * again; -errno. */
+/* What @call's answer and what was seen after it mean.  0: it is there; 1: try again;
+ * -errno. */
 static int judge(struct sending *sending, const struct s3_call *call, enum seen seen)
 {
-	bool unknown = may_have_come(call) || call->outcome == STORE_TRANSIENT;
-
 	if (seen == SEEN_OURS)
 		return 0;
-	if (seen == SEEN_OTHER)
+	if (seen == SEEN_OTHER || seen == SEEN_EARLIER)
 		return -ESTALE;
-	if (unknown || call->outcome == STORE_REFUSED)
+	if (call->outcome != STORE_FAILED && call->outcome != STORE_ABSENT)
 		return 1;
 	log_error("%s: publishing a new version: %s", sending->object->place,
 		  call->message);
@@ -385,7 +414,7 @@ static int judge(struct sending *sending, const struct s3_call *call, enum seen 
 static int give_up(struct sending *sending, bool may_come, int error)
 {
 	if (may_come && error != -ESTALE)
-		set_doubtful(sending->object, sending->id);
+		set_doubtful(sending->object, true);
 	return error;
 }
 
@@ -396,12 +425,13 @@ static void wait_ms(unsigned int ms)
 	nanosleep(&t, NULL);
 }
 
-/* Makes the call that @fill_in describes, until it is known what became of it. */
-static int make_version(struct sending *sending, const struct s3_call *model,
+/* Ends the upload by @call, again and again until it is known what became of it. */
+static int make_version(struct sending *sending, struct s3_call *call,
 			char tag[STORE_TAG_MAX])
 {
 	struct object *object = sending->object;
 	uint64_t begun = clock_now(), deadline = deadline_of(object);
+	const struct s3_call model = *call;
 	bool may_come = false;
 	int verdict;
 
@@ -409,25 +439,18 @@ static int make_version(struct sending *sending, const struct s3_call *model,
 	object->settling = true;
 	pthread_mutex_unlock(&object->lock);
 	for (;;) {
-		struct s3_call call = *model;
-
-		call.headers = (struct http_headers){ 0 };
-		call.retry_for = &object->store->retry_for;
-		verdict = add_condition(sending, &call.headers);
-		if (!verdict && model->writes_object)
-			verdict = add_kept(sending, &call.headers);
-		if (verdict) {
-			s3_call_free(&call);
-			return give_up(sending, may_come, verdict);
+		*call = model;
+		verdict = add_condition(sending, &call->headers);
+		if (!verdict) {
+			wait_for(object, call, deadline);
+			may_come |= may_have_come(call);
+			verdict = call->outcome == STORE_DONE &&
+				  tag_of_reply(call, tag) == 0 ? 0 :
+				  judge(sending, call, look(sending, tag));
 		}
-		s3_wait_retrying(object->client, &call, deadline, &object->stop);
-		if (call.outcome == STORE_DONE && tag_of_reply(&call, tag) == 0)
-			verdict = 0;
-		else
-			verdict = judge(sending, &call,
-					look(sending, sending->id, tag));
-		may_come |= may_have_come(&call);
-		s3_call_free(&call);
+		if (verdict > 0)
+			object_trouble_note(object, call->message);
+		s3_call_free(call);
 		if (verdict == 0)
 			return 0;
 		if (verdict < 0)
@@ -436,7 +459,7 @@ static int make_version(struct sending *sending, const struct s3_call *model,
 			return -ECANCELED;
 		if (clock_now() >= deadline ||
 		    clock_now() - begun >= atomic_load(&object->store->retry_for)) {
-			set_doubtful(object, sending->id);
+			set_doubtful(object, true);
 			log_error("%s: whether the new version is there could not be found out in time; the next flush tries again",
 				  object->place);
 			return -ETIMEDOUT;
@@ -445,36 +468,14 @@ static int make_version(struct sending *sending, const struct s3_call *model,
 	}
 }
 
-/* ---- as one PUT ------------------------------------------------------------------------------ */
-
-static int send_whole(struct sending *sending, char tag[STORE_TAG_MAX])
-{
-	struct object *object = sending->object;
-	uint64_t size = stage_size(&object->stage);
-	struct content content;
-	struct iovec iov;
-	struct s3_call call = { .method = "PUT", .key = object->key,
-				.writes_object = true, .body = &iov, .nr_body = 1,
-				.body_count = size, .priority = PRIORITY_PUSH };
-	int error = content_open(object, size, &content);
-
-	if (!error)
-		error = fill(sending, content.bytes, 0, size);
-	iov = (struct iovec){ content.bytes, size };
-	if (!error)
-		error = make_version(sending, &call, tag);
-	content_close(&content);
-	return error;
-}
-
-/* ---- as a multipart upload --------------------------------------------------------------------- */
+/* ---- the upload --------------------------------------------------------------------- */
 
 static int create_upload(struct sending *sending)
 {
 	struct object *object = sending->object;
 	struct s3_call call = { .method = "POST", .key = object->key,
 				.query = "uploads", .writes_object = true,
-				.priority = PRIORITY_PUSH };
+				.priority = PRIORITY_DEMAND };
 	int error = add_kept(sending, &call.headers);
 
 	if (!error)
@@ -512,7 +513,7 @@ static int complete_upload(struct sending *sending, char tag[STORE_TAG_MAX])
 	struct iovec iov = { body, body ? strlen(body) : 0 };
 	struct s3_call call = { .method = "POST", .key = object->key, .query = query,
 				.body = &iov, .nr_body = 1, .body_count = iov.iov_len,
-				.priority = PRIORITY_PUSH };
+				.priority = PRIORITY_DEMAND };
 	int error = query && body ? make_version(sending, &call, tag) : -ENOMEM;
 
 	free(query);
@@ -541,15 +542,16 @@ static int send_upload(struct sending *sending, char tag[STORE_TAG_MAX])
 	return error;
 }
 
-/* Whether the earlier publishing of which nothing was known is there: then this one
+/* Whether an earlier publishing of which nothing was known is there: then this one
  * goes on from it.  Its bytes differ from the version before only where the map says. */
 static int settle_doubt(struct sending *sending)
 {
 	struct object *object = sending->object;
 	char tag[STORE_TAG_MAX];
 
-	switch (look(sending, object->doubtful, tag)) {
+	switch (look(sending, tag)) {
 	case SEEN_OURS:
+	case SEEN_EARLIER:
 		memcpy(sending->tag, tag, sizeof(tag));
 		pthread_mutex_lock(&object->lock);
 		memcpy(object->tag, tag, sizeof(tag));
@@ -569,13 +571,9 @@ static int settle_doubt(struct sending *sending)
 
 static int send_once(struct sending *sending, char tag[STORE_TAG_MAX])
 {
-	struct object *object = sending->object;
-	int error = *object->doubtful ? settle_doubt(sending) : 0;
+	int error = sending->object->doubtful ? settle_doubt(sending) : 0;
 
-	if (error)
-		return error;
-	return stage_size(&object->stage) <= object->whole_max ?
-		send_whole(sending, tag) : send_upload(sending, tag);
+	return error ? error : send_upload(sending, tag);
 }
 
 static void forget_parts(struct sending *sending)
@@ -590,16 +588,16 @@ static void forget_parts(struct sending *sending)
 int object_send(struct object *object, char tag[STORE_TAG_MAX])
 {
 	struct sending sending = { .object = object, .map = &object->sealed };
-	char doubtful[sizeof(object->doubtful)];
+	bool doubtful = object->doubtful;
 	int error;
 
 	pthread_mutex_init(&sending.lock, NULL);
 	pthread_cond_init(&sending.ended, NULL);
-	memcpy(doubtful, object->doubtful, sizeof(doubtful));
-	snprintf(sending.id, sizeof(sending.id), "%016" PRIx64, random_id());
+	snprintf(sending.id, sizeof(sending.id), "%s-%x", object->session,
+		 ++object->nr_published);
 	memcpy(sending.tag, object->tag, sizeof(sending.tag));
 	error = send_once(&sending, tag);
-	if (error == -ESTALE && *doubtful) {
+	if (error == -ESTALE && doubtful) {
 		/* Did it come late, in the middle of this one?  Then we go on from it. */
 		error = settle_doubt(&sending);
 		forget_parts(&sending);
@@ -607,7 +605,8 @@ int object_send(struct object *object, char tag[STORE_TAG_MAX])
 			error = send_once(&sending, tag);
 	}
 	if (!error)
-		set_doubtful(object, "");
+		set_doubtful(object, false);
+	object_trouble_end(object);
 	forget_parts(&sending);
 	pthread_cond_destroy(&sending.ended);
 	pthread_mutex_destroy(&sending.lock);

@@ -152,7 +152,9 @@ static int call_prepare(struct http_request *http)
 	if (!call->sent_at)
 		call->sent_at = clock_now();
 	error = s3_credentials_get(client->credentials, &keys);
-	if (!error && !keys.anonymous)
+	if (error)
+		return error;
+	if (!keys.anonymous)
 		error = s3_sign(client->signing_key, &keys, &scope, call->method,
 				call->host, call->path, call->query ? call->query : "",
 				call->payload_hash, &http->headers);
@@ -183,6 +185,7 @@ static int make_request(struct s3_call *call)
 	http->text_max = call->text_max ? call->text_max : TEXT_MAX;
 	http->priority = call->priority;
 	http->deadline = call->deadline;
+	http->stall_timeout = call->stall_timeout;
 	http->prepare = call_prepare;
 	http->done = call_done;
 	http->context = call;
@@ -323,6 +326,8 @@ void s3_wait_retrying(struct s3_client *client, struct s3_call *call,
 		s3_wait(client, call);
 		if (!is_worth_another(call) || (stop && atomic_load(stop)))
 			return;
+		if (call->retrying)
+			call->retrying(call);
 		wait = delay / 2 + random_below(&random, delay / 2 + 1);
 		now = clock_now();
 		end = end_of(call, begun, deadline);

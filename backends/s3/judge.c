@@ -28,6 +28,7 @@ enum kind {
 	LATER,		/* worth another try; what it was to change may have been */
 	FOR_GOOD,
 	SIGNATURE,	/* for good before the first success */
+	KEYS_WRONG,	/* the same; there may be others by now */
 	KEYS_OVER,	/* the keys have expired */
 };
 
@@ -60,13 +61,15 @@ static const struct meaning meanings[] = {
 	{ "XMinioServerNotInitialized", NOT_NOW, -EAGAIN, "" },
 	{ "XMinioStorageFull", LATER, -ENOSPC, "; make room on the server" },
 	{ "RequestTimeout", NOT_NOW, -ETIMEDOUT, "" },
+	/* MinIO, when it is told to end while it works on a request. */
+	{ "ClientDisconnected", LATER, -ECONNRESET, "" },
 	{ "IncompleteBody", NOT_NOW, -EBADMSG, "" },
 	{ "BadDigest", NOT_NOW, -EBADMSG, "" },
 	{ "XAmzContentSHA256Mismatch", NOT_NOW, -EBADMSG, "" },
 	{ "XAmzContentChecksumMismatch", NOT_NOW, -EBADMSG, "" },
 
-	{ "SignatureDoesNotMatch", SIGNATURE, -EACCES, "; check the secret key" },
-	{ "InvalidAccessKeyId", SIGNATURE, -EACCES, "; check the access key" },
+	{ "SignatureDoesNotMatch", KEYS_WRONG, -EACCES, "; check the secret key" },
+	{ "InvalidAccessKeyId", KEYS_WRONG, -EACCES, "; check the access key" },
 	{ "AuthorizationHeaderMalformed", SIGNATURE, -EACCES, "; check --region" },
 	{ "ExpiredToken", KEYS_OVER, -EKEYEXPIRED, "; get new credentials" },
 	{ "ExpiredTokenException", KEYS_OVER, -EKEYEXPIRED, "; get new credentials" },
@@ -313,6 +316,13 @@ static const char *wrong_success(const struct s3_call *call)
 	return NULL;
 }
 
+bool s3_is_minio(const struct s3_call *call)
+{
+	const char *server = http_headers_find(&call->http.reply, "Server");
+
+	return server && strncmp(server, "MinIO", 5) == 0;
+}
+
 /* ---- errors -------------------------------------------------------------------------------------- */
 
 static const struct meaning *find_meaning(const char *code)
@@ -359,6 +369,9 @@ static struct meaning status_meaning(const struct s3_call *call, bool said_by_s3
 	} else if (status == 408) {
 		meaning.kind = LATER;
 		meaning.error = -ETIMEDOUT;
+	} else if (status == 499) {	/* nginx's and MinIO's: it thinks we have gone */
+		meaning.kind = LATER;
+		meaning.error = -ECONNRESET;
 	} else if (status == 429) {
 		meaning.kind = NOT_NOW;
 		meaning.error = -EAGAIN;
@@ -430,6 +443,9 @@ static enum store_outcome outcome_of(const struct s3_call *call, enum kind kind)
 		return changes ? STORE_UNKNOWN : STORE_TRANSIENT;
 	case NOT_NOW:
 		return STORE_TRANSIENT;
+	case KEYS_WRONG:	/* somebody may have put new ones in their place */
+		s3_credentials_refused(call->client->credentials, call->generation);
+		__attribute__((fallthrough));
 	case SIGNATURE:
 		return has_succeeded(call) ? STORE_TRANSIENT : STORE_FAILED;
 	case KEYS_OVER:

@@ -95,9 +95,13 @@ struct s3_call {
 	size_t text_max;		/* 0: 1 MiB */
 	enum request_priority priority;
 	uint64_t deadline;		/* clock_now() */
+	uint64_t stall_timeout;		/* as http.h's */
 	const _Atomic uint64_t *retry_for;	/* ns; s3_wait_retrying() looks at it before
 					 * each try, so that it can be made shorter
 					 * meanwhile; NULL: only the deadline counts */
+	/* Told by s3_wait_retrying() of what will be tried again; may be NULL. */
+	void (*retrying)(const struct s3_call *call);
+	void *retrying_context;
 	s3_done *done;			/* once, on any thread, no lock held */
 	/* Asked when it is about to leave the queue, on an I/O thread; may be
 	 * NULL.  True: nobody wants it any more; it ends with -ECANCELED. */
@@ -156,6 +160,8 @@ void s3_call_says(struct s3_call *call, enum store_outcome outcome, int error,
 /* Of a GET's reply: bytes of the whole object, by Content-Range or Content-Length;
  * UINT64_MAX: it does not say.  And of a 416. */
 uint64_t s3_object_size(const struct s3_call *call);
+/* Whether its reply is a MinIO's, which lists uploads by whole keys only. */
+bool s3_is_minio(const struct s3_call *call);
 /* "Sun, 06 Nov 1994 08:49:37 GMT" in seconds since 1970; 0: that is no date. */
 uint64_t s3_date(const char *text);
 /* "x-amz-checksum-crc32c", and "Content-MD5" of @iov.  0 or as http_headers_add(). */

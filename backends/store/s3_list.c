@@ -267,13 +267,6 @@ static int join_listings(struct store_listing *listing, struct store_listing *mo
 	return 0;
 }
 
-static bool is_minio(const struct s3_call *call)
-{
-	const char *server = http_headers_find(&call->http.reply, "Server");
-
-	return server && strncmp(server, "MinIO", 5) == 0;
-}
-
 /* Whether the page says to go on from where it began. */
 static bool goes_nowhere(const struct s3_op *op, const struct store_listing *page)
 {
@@ -299,7 +292,7 @@ static bool take_page(struct s3_op *op, struct store_listing *page)
 	struct s3_store *s3 = op->s3;
 	unsigned int step = op->step;
 	bool all_instead = step == BY_PREFIX && !page->nr_entries && !page->more &&
-			   !request->after && is_minio(&op->call);
+			   !request->after && s3_is_minio(&op->call);
 
 	op->found = (struct store_listing){ 0 };
 	keep_ours(op, page);

@@ -78,8 +78,10 @@ static bool key_is_good(const char *key)
 }
 
 /* What is read may lie outside the store's root: a clone's parent. */
-static bool get_key_is_good(const char *key)
+static bool get_key_is_good(const struct store *store, const char *key)
 {
+	if (store->any_key)
+		return key && *key && strlen(key) < STORE_KEY_MAX;
 	return key && key_is_good(*key == '/' ? key + 1 : key);
 }
 
@@ -119,13 +121,13 @@ static bool condition_is_good(const struct store_request *request)
 	return request->condition == STORE_ALWAYS;
 }
 
-static bool check_request(const struct store_request *request)
+static bool check_request(const struct store *store, const struct store_request *request)
 {
 	unsigned int i;
 
 	switch (request->op) {
 	case STORE_GET:
-		return get_key_is_good(request->key) && iov_is_good(request) &&
+		return get_key_is_good(store, request->key) && iov_is_good(request) &&
 		       condition_is_good(request) &&
 		       !(request->whole && request->offset);
 	case STORE_PUT:
@@ -498,7 +500,7 @@ void store_submit(struct store *store, struct store_request *request)
 	atomic_store(&request->store, store);
 	atomic_fetch_add(&store->counters.in_flight, 1);
 
-	if (!check_request(request)) {
+	if (!check_request(store, request)) {
 		log_error("%s: %s: no store can be asked for this", store->place,
 			  store_request_name(request, name, sizeof(name)));
 		request->reply.error = -EINVAL;

@@ -218,6 +218,7 @@ struct store {
 	char *place;			/* as the user wrote it, for messages */
 	_Atomic uint64_t retry_for;	/* ns a transient failure is retried;
 					 * UINT64_MAX: without end */
+	bool any_key;			/* gets may be of any key: it is somebody else's */
 	struct store_counters counters;
 	struct store_retry *retry;	/* store.c's: its timer thread and trouble */
 };

@@ -127,6 +127,14 @@ static const struct judgement judgements[] = {
 	{ "GET", NULL, NULL, "400 Bad Request", S3_HEADERS, XML_ERROR("ExpiredToken"), 0,
 	  STORE_TRANSIENT, -EKEYEXPIRED, "new credentials", true },
 
+	/* A MinIO that is told to end. */
+	{ "GET", NULL, NULL, "499 Client Closed Request", S3_HEADERS,
+	  XML_ERROR("ClientDisconnected"), 0, STORE_TRANSIENT, -ECONNRESET, "", false },
+	{ "PUT", NULL, NULL, "499 Client Closed Request", S3_HEADERS,
+	  XML_ERROR("ClientDisconnected"), 0, STORE_UNKNOWN, -ECONNRESET, "", false },
+	{ "GET", NULL, NULL, "499 Client Closed Request", S3_HEADERS,
+	  XML_ERROR("SomethingElse"), 0, STORE_TRANSIENT, -ECONNRESET, "", false },
+
 	/* Conditions. */
 	{ "PUT", "If-None-Match", "*", "412 Precondition Failed", S3_HEADERS,
 	  XML_ERROR("PreconditionFailed"), 0, STORE_REFUSED, 0, "", false },
