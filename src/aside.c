@@ -16,7 +16,9 @@ static int make_folders(const char *state, const char *parent, const char *folde
 	if ((mkdir(state, 0700) < 0 && errno != EEXIST) ||
 	    (mkdir(parent, 0700) < 0 && errno != EEXIST) || mkdir(folder, 0700) < 0)
 		return -errno;
-	error = durable_folder(state);
+	error = durable_name(state);
+	if (!error)
+		error = durable_folder(state);
 	return error ? error : durable_folder(parent);
 }
 

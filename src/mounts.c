@@ -152,8 +152,7 @@ static bool look_at_followed(struct mounts *mounts)
 			continue;
 		if (m->export && m->export->volume) {
 			volume_status(m->export->volume, &status);
-			if (status.head.size != stage_size(m->export->stage))
-				stage_resized(m->export->stage, status.head.size);
+			stage_follow_size(m->export->stage);
 #ifdef HAVE_FUSE
 			if (m->file && status.head.epoch != m->seen_epoch) {
 				fuse_file_resized(m->file);

@@ -483,6 +483,15 @@ void stage_resized(struct stage *stage, uint64_t size)
 	stage_set_size(stage, size);
 }
 
+void stage_follow_size(struct stage *stage)
+{
+	if (!stage->next)
+		return;
+	stage_follow_size(stage->next);
+	if (stage_size(stage) != stage_size(stage->next))
+		stage_set_size(stage, stage_size(stage->next));
+}
+
 void stage_drain(struct stage *stage)
 {
 	/* The drain counts as one more, so that exactly one is the last. */

@@ -283,6 +283,8 @@ struct stage *stage_backend(struct stage *stage);	/* the lowest below @stage */
 
 /* Tells @stage and all below it their new size; the backend has it already. */
 void stage_resized(struct stage *stage, uint64_t size);
+/* The same where the backend changes its size by itself, now and again. */
+void stage_follow_size(struct stage *stage);
 
 /* Slots for what a stage does not change. */
 void stage_pass_read(struct stage *stage, struct request *request);

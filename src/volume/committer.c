@@ -120,15 +120,16 @@ static void committer_once(struct volume *volume)
 	struct committer *committer = &volume->committer;
 	struct request *flushes = committer->flushes;
 	uint64_t resize_to = committer->resize_to;
+	bool insist = committer->insist || resize_to;
 	int error = 0, reported = 0;
 
 	committer->flushes = NULL;
 	committer->flushes_end = &committer->flushes;
 	committer->resize_to = 0;
-	committer->wanted = false;
+	committer->wanted = committer->insist = false;
 	if (volume->fence.fenced) {
 		error = -ESTALE;
-	} else if (committer->remembered && flushes && !resize_to) {
+	} else if (committer->remembered && flushes && !insist) {
 		reported = committer->remembered;
 		committer->remembered = 0;
 	} else if (committer->open.top || resize_to) {
@@ -204,19 +205,24 @@ void committer_stop(struct volume *volume)
 
 /* ---- flushing ------------------------------------------------------------------------------ */
 
+/* The lock is held.  Whether something is not committed; -ESTALE. */
+static int needs_commit(const struct volume *volume)
+{
+	if (volume->fence.fenced)
+		return -ESTALE;
+	return volume->committer.open.top || volume->committer.sealed.top;
+}
+
 /* The lock is held.  What a flush that needs no commit says; 1: it needs one. */
 static int flush_now(struct volume *volume)
 {
 	struct committer *committer = &volume->committer;
 	int error = committer->remembered;
 
-	if (volume->fence.fenced)
-		return -ESTALE;
-	if (error) {
-		committer->remembered = 0;
-		return error;
-	}
-	return committer->open.top || committer->sealed.top;
+	if (volume->fence.fenced || !error)
+		return needs_commit(volume);
+	committer->remembered = 0;
+	return error;
 }
 
 /* The lock is held. */
@@ -277,9 +283,10 @@ int committer_flush_wait(struct volume *volume, uint64_t resize_to)
 	if (resize_to)
 		error = committer->resize_to ? -EBUSY : 1;
 	else
-		error = flush_now(volume);
+		error = needs_commit(volume);
 	if (error == 1) {
 		committer->resize_to = resize_to ? resize_to : committer->resize_to;
+		committer->insist = true;
 		flush_queue(volume, &wait.request);
 	}
 	pthread_mutex_unlock(&volume->lock);

@@ -55,6 +55,8 @@ struct committer {
 	struct waiting_write *writes, **writes_end;
 	uint64_t resize_to;		/* bytes; 0: no resize waits */
 	int remembered;			/* error that no flush has reported yet */
+	bool insist;			/* one of the flushes is nobody's but ours: what
+					 * failed before is tried again, not told */
 };
 
 struct fence {				/* guarded by volume->lock */

@@ -337,6 +337,38 @@ Test(commit, a_failure_in_the_background_is_told_to_the_next_flush_once)
 	world_end(&world);
 }
 
+/* Who unmounts has no client that could flush once more. */
+Test(commit, a_failure_in_the_background_does_not_keep_the_last_flush_from_trying)
+{
+	struct volume_status *status = malloc(sizeof(*status));
+	struct world world;
+	unsigned int i;
+
+	world_begin_with(&world, 1000 * CHUNK, CHUNK,
+			 &(struct volume_options){ .pending_limit = 8 * CHUNK });
+	world.store->retry_for = 0;
+	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
+		.kind = FAULT_FAIL, .error = -ENOSPC, .times = 1 });
+	for (i = 0; i < 4; i++)
+		world_write(&world, i, 1);
+	for (i = 0; i < 1000; i++) {
+		volume_status(world.volume, status);
+		if (status->failed_commits)
+			break;
+		usleep(10000);
+	}
+	cr_assert_eq(status->failed_commits, 1);
+	cr_assert_eq(volume_flush(world.volume), 0);
+	volume_status(world.volume, status);
+	cr_assert_eq(status->pending_bytes, 0);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	world_reopen(&world);
+	for (i = 0; i < 4; i++)
+		cr_assert(world_reads(&world, i, 1));
+	free(status);
+	world_end(&world);
+}
+
 Test(commit, a_push_that_fails_is_told_to_the_next_flush)
 {
 	struct volume_status *status = malloc(sizeof(*status));
