@@ -434,21 +434,68 @@ class Doctor(Verbs):
         for what in ('writing', 'ranges with metadata', 'list after delete'):
             self.assertTrue(found[what]['ok'], found[what])
         self.assertEqual(self.keys_of(), [])
-        p = self.objmap('create', self.vol, '--size', '1M', status=1, env=bad)
-        self.assertIn(b'--exclusive', p.stderr)
-        path, data = self.image()
-        self.objmap('copy', '-q', path, self.vol, status=1, env=bad)
-        self.assertEqual(self.keys_of(), [])
-        self.objmap('copy', '-q', path, self.vol, '--exclusive', env=bad)
+
+    def test_every_verb_that_changes_a_head_refuses_such_a_server_without_the_word(self):
+        data = self.volume()
+        for name in 'zero', 'one':
+            self.objmap('snapshot', 'create', self.vol, name)
+        proxy = self.proxy()
+        proxy.harm('conditions-ignored')
+        bad = dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint)
+        other = 's3://%s/other' % self.bucket
         where = 'nbd+unix:///?socket=' + self.path('sock')
+        path, new = self.image(name='new')
+        before = self.keys_of()
+        tag = self.s3.head(self.bucket, 'vol/head').etag
+
+        def probes():
+            return len(proxy.requests('put', '/probe/')) / 4
+        # Each undoes what would hinder the next, when it is done by the word.
+        verbs = (['create', other, '--size', '1M'], ['delete', other, '--yes'],
+                 ['copy', '-q', path, other], ['copy', '-q', '--overwrite', path, self.vol],
+                 ['snapshot', 'create', self.vol, 'two'], ['delete', other, '--yes'],
+                 ['clone', self.vol + '@one', other], ['snapshot', 'delete', self.vol + '@zero'],
+                 ['resize', self.vol, '9M'], ['rollback', self.vol + '@one', '--yes'],
+                 ['delete', other, '--yes'])
+        for args in verbs:
+            with self.subTest(refused=args):
+                proxy.forget()
+                if args[1] == other and args[0] != 'create':
+                    continue	# what is not there needs no word
+                p = self.objmap(*args, status=1, env=bad)
+                self.assertIn(b'two writers could not be told apart', p.stderr)
+                self.assertIn(b'say --exclusive', p.stderr)
+                self.assertEqual(probes(), 1)
         p = self.objmap('mount', self.vol, where, status=1, env=bad)
-        self.assertIn(b'--exclusive', p.stderr)
+        self.assertIn(b'say --exclusive', p.stderr)
+        p = self.objmap('delete', self.vol, '--yes', status=1, env=bad)
+        self.assertIn(b'say --exclusive', p.stderr)
+        self.assertEqual(self.keys_of(), before)
+        self.assertEqual(self.s3.head(self.bucket, 'vol/head').etag, tag)
+        for args in verbs:
+            with self.subTest(by_the_word=args):
+                proxy.forget()
+                self.objmap(*args, '--exclusive', env=bad)
+                heads = proxy.requests('put', '/head$')
+                self.assertTrue(heads)
+                self.assertEqual([r for r in heads if 'if-match' in r.header], [])
+                if args[0] != 'copy':		# it creates, and opens
+                    self.assertEqual(probes(), 1)
+        self.assertEqual(self.read(self.vol), data)
         self.objmap('mount', self.vol, where, '--exclusive', '--log', self.path('log'),
                     env=bad)
         self.pids.append(self.status(where)['pid'])
+        proxy.forget()
         self.write(where, b'x' * 4096)
+        # Its daemon has probed, and has the word.
+        self.objmap('snapshot', 'create', self.vol, 'three', env=bad)
+        self.assertEqual(probes(), 0)
+        self.write(where, b'y' * 4096)
         self.objmap('umount', where)
-        self.assertEqual(self.read(self.vol), b'x' * 4096 + data[4096:])
+        self.assertEqual(self.read(self.vol), b'y' * 4096 + data[4096:])
+        self.assertEqual(self.read(self.vol + '@three'), b'x' * 4096 + data[4096:])
+        self.objmap('delete', self.vol, '--yes', '--exclusive', env=bad)
+        self.assertEqual(self.keys_of(), ['other/head', 'vol/head'])
 
     def test_ranges_without_metadata_are_found_out(self):
         proxy = Proxy(self.endpoint, self.s3)

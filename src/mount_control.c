@@ -44,8 +44,7 @@ static int cmd_snapshot(struct mount *mount, const json_t *request,
 	if (!error)
 		error = mount_flush(mount, client);
 	if (!error)
-		error = volume_snapshot_create(volume_store(mount->export->volume),
-					       name);
+		error = volume_snapshot(mount->export->volume, name);
 	return error;
 }
 

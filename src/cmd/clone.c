@@ -18,15 +18,17 @@ static char *prefix_of(const struct place *place)
 	return prefix;
 }
 
-static int clone_into(struct store *from, const struct place *parent,
-		      struct store *to, const struct place *new)
+static int clone_into(const struct options *options, struct store *from,
+		      const struct place *parent, struct store *to,
+		      const struct place *new)
 {
+	struct swap_terms terms = { .exclusive_word = option_flag(options, "exclusive") };
 	char *from_prefix = prefix_of(parent), *to_prefix = prefix_of(new);
 	int error = -EIO;
 
 	if (from_prefix && to_prefix)
 		error = volume_clone(from, from_prefix, parent->snapshot, to,
-				     to_prefix);
+				     to_prefix, &terms);
 	free(from_prefix);
 	free(to_prefix);
 	return error;
@@ -73,7 +75,7 @@ static int run(const struct options *options, const struct place *parent,
 	if (!error)
 		error = open_store(options, &new, true, &to);
 	if (!error) {
-		error = clone_into(from, parent, to, &new);
+		error = clone_into(options, from, parent, to, &new);
 		store_close(to);
 	}
 	status = error ? exit_status(error) : print_cloned(options, parent, &new);

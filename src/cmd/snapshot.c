@@ -12,8 +12,10 @@
 
 /* A daemon here that holds the volume flushes first; else it is the last
  * commit, whose age is said when somebody elsewhere may have newer writes. */
-static int create(struct store *store, const char *name, bool *flushed)
+static int create(const struct options *options, struct store *store,
+		  const char *name, bool *flushed)
 {
+	struct swap_terms terms = { .exclusive_word = option_flag(options, "exclusive") };
 	struct head head;
 	json_t *reply = NULL;
 	char since[PRINT_TIME_TEXT];
@@ -36,7 +38,7 @@ static int create(struct store *store, const char *name, bool *flushed)
 		log_notice("%s: held by %s; the snapshot is of the last commit, %s",
 			   store->place, head.holder.host,
 			   print_time(head.committed, since));
-	return volume_snapshot_create(store, name);
+	return volume_snapshot_create(store, name, &terms);
 }
 
 int snapshot_create_run(const struct options *options, int nr_arguments,
@@ -51,7 +53,7 @@ int snapshot_create_run(const struct options *options, int nr_arguments,
 				  &store);
 	if (error)
 		return exit_status(error);
-	error = create(store, arguments[1], &flushed);
+	error = create(options, store, arguments[1], &flushed);
 	status = exit_status(error);
 	if (!error && option_flag(options, "json"))
 		status = print_json(json_pack("{s:s, s:s, s:b}", "place", place.text,
@@ -154,6 +156,7 @@ int snapshot_list_run(const struct options *options, int nr_arguments,
 int snapshot_delete_run(const struct options *options, int nr_arguments,
 			char **arguments)
 {
+	struct swap_terms terms = { .exclusive_word = option_flag(options, "exclusive") };
 	struct store *store;
 	struct place place;
 	int error, status;
@@ -162,7 +165,7 @@ int snapshot_delete_run(const struct options *options, int nr_arguments,
 				  &store);
 	if (error)
 		return exit_status(error);
-	error = volume_snapshot_delete(store, place.snapshot);
+	error = volume_snapshot_delete(store, place.snapshot, &terms);
 	status = exit_status(error);
 	if (!error && option_flag(options, "json"))
 		status = print_json(json_pack("{s:s, s:s}", "place", place.base,

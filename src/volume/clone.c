@@ -200,7 +200,7 @@ static int check_target(struct store *to, const char *from_prefix)
 }
 
 static int clone_make(struct store *from, const char *from_prefix,
-		      struct store *to, const struct pin *pin)
+		      struct store *to, const struct pin *pin, struct swap_terms *terms)
 {
 	struct head head;
 	int error = snapshot_body_read(from, &pin->parent, &pin->entry, &head);
@@ -213,24 +213,26 @@ static int clone_make(struct store *from, const char *from_prefix,
 	if (error)
 		return error;
 	clone_head(&head, pin, from_prefix);
-	return head_create(to, &head, false);
+	error = swap_terms_probe(from, terms);	/* an earlier try has pinned it */
+	return error ? error : head_create(to, &head, terms && terms->exclusive);
 }
 
-static int clone_confirm(struct store *from, struct store *to, struct pin *pin)
+static int clone_confirm(struct store *from, struct store *to, struct pin *pin,
+			 struct swap_terms *terms)
 {
-	const struct claim_options nothing = { 0 };
-	int error = snapshots_edit(from, "clone", change_confirm, pin);
+	const struct claim_options claim = { .exclusive = terms && terms->exclusive };
+	int error = snapshots_edit(from, "clone", terms, change_confirm, pin);
 
 	if (error != -ENODATA && error != -ENOENT)
 		return error;
 	log_error("%s: the snapshot was given up while it was being cloned: %s is "
 		  "deleted again", from->place, to->place);
-	volume_delete(to, &nothing);
+	volume_delete(to, &claim);
 	return -ESTALE;
 }
 
 int volume_clone(struct store *from, const char *from_prefix, const char *name,
-		 struct store *to, const char *to_prefix)
+		 struct store *to, const char *to_prefix, struct swap_terms *terms)
 {
 	struct pin pin = { .name = name, .prefix = to_prefix };
 	int error, made;
@@ -239,10 +241,10 @@ int volume_clone(struct store *from, const char *from_prefix, const char *name,
 		return -EINVAL;
 	made = check_target(to, from_prefix);
 	if (!made) {
-		error = snapshots_edit(from, "clone", change_pin, &pin);
+		error = snapshots_edit(from, "clone", terms, change_pin, &pin);
 		if (error)
 			return error;
-		made = clone_make(from, from_prefix, to, &pin);
+		made = clone_make(from, from_prefix, to, &pin, terms);
 	}
 	if (made == -EEXIST)
 		log_error("%s: there is a volume already; choose another place",
@@ -250,8 +252,8 @@ int volume_clone(struct store *from, const char *from_prefix, const char *name,
 	/* What is there may be this very clone, made by an earlier try whose entry
 	 * was dropped before it could confirm it: then it needs the new one. */
 	if (made == -EEXIST && pin.ours && clone_lives(from, &pin.entry) == 0)
-		snapshots_edit(from, "clone", change_unpin, &pin);
+		snapshots_edit(from, "clone", terms, change_unpin, &pin);
 	if (made)
 		return made;
-	return clone_confirm(from, to, &pin);
+	return clone_confirm(from, to, &pin, terms);
 }

@@ -406,6 +406,21 @@ int volume_commit(struct volume *volume, const struct commit_batch *batch)
 	return commit_run(volume, &terms);
 }
 
+int volume_snapshot(struct volume *volume, const char *name)
+{
+	struct swap_terms terms = { .probed = true,
+				    .exclusive = volume->claim.exclusive };
+	int error;
+
+	/* Where head is swapped without a condition nothing else keeps the two apart. */
+	turn_take(volume);
+	error = settle_leftover(volume);
+	if (!error)
+		error = volume_snapshot_create(volume->store, name, &terms);
+	turn_give(volume);
+	return error;
+}
+
 int volume_set_complete(struct volume *volume)
 {
 	static const struct commit_batch nothing;

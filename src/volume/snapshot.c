@@ -14,6 +14,7 @@
 #include "src/errors.h"
 #include "src/log.h"
 #include "src/random.h"
+#include "src/volume/claim.h"
 #include "src/volume/snapshot.h"
 #include "src/volume/volume.h"
 
@@ -254,8 +255,20 @@ static int list_put(struct store *store, const struct snapshot_list *list,
 	return error;
 }
 
+int swap_terms_probe(struct store *store, struct swap_terms *terms)
+{
+	int error;
+
+	if (!terms || terms->probed)
+		return 0;
+	error = claim_probe(store, terms->exclusive_word, &terms->exclusive);
+	terms->probed = error == 0;
+	return error;
+}
+
 /* -ESTALE: head was another one by then. */
-static int edit_once(struct store *store, snapshots_change *change, void *context)
+static int edit_once(struct store *store, struct swap_terms *terms,
+		     snapshots_change *change, void *context)
 {
 	struct swap swap = { .store = store };
 	struct snapshot_list list;
@@ -266,7 +279,10 @@ static int edit_once(struct store *store, snapshots_change *change, void *contex
 	error = change(context, store, &swap.base, &list);
 	if (error == 1) {
 		swap.next = swap.base.head;
-		error = list_put(store, &list, &swap.next);
+		error = swap_terms_probe(store, terms);
+		swap.exclusive = terms && terms->exclusive;
+		if (!error)
+			error = list_put(store, &list, &swap.next);
 		if (!error)
 			error = head_swap(&swap);
 	}
@@ -286,7 +302,7 @@ static void back_off(unsigned int try)
 	nanosleep(&t, NULL);
 }
 
-int snapshots_edit(struct store *store, const char *what,
+int snapshots_edit(struct store *store, const char *what, struct swap_terms *terms,
 		   snapshots_change *change, void *context)
 {
 	unsigned int try;
@@ -295,7 +311,7 @@ int snapshots_edit(struct store *store, const char *what,
 	for (try = 0; try < EDIT_TRIES; try++) {
 		if (try)
 			back_off(try);
-		error = edit_once(store, change, context);
+		error = edit_once(store, terms, change, context);
 		if (error != -ESTALE)
 			return error;
 	}
@@ -308,6 +324,7 @@ int snapshots_edit(struct store *store, const char *what,
 
 struct snapshot_edit {
 	const char *name;
+	struct swap_terms *terms;
 	uint64_t nonce;		/* create: of the body put last; delete: of the
 				 * snapshot that is meant; 0: none yet */
 };
@@ -337,7 +354,9 @@ static int change_create(void *context, struct store *store,
 	entry.size = stored->head.size;
 	snprintf(entry.name, sizeof(entry.name), "%s", edit->name);
 	key_snapshot_body(key, entry.body_epoch, entry.body_nonce);
-	error = put(store, key, bytes, head_encode(&stored->head, bytes));
+	error = swap_terms_probe(store, edit->terms);
+	if (!error)
+		error = put(store, key, bytes, head_encode(&stored->head, bytes));
 	if (!error)
 		error = snapshots_add(list, &entry);
 	return error ? error : 1;
@@ -352,13 +371,14 @@ static bool name_is_valid(struct store *store, const char *name)
 	return false;
 }
 
-int volume_snapshot_create(struct store *store, const char *name)
+int volume_snapshot_create(struct store *store, const char *name,
+			   struct swap_terms *terms)
 {
-	struct snapshot_edit edit = { .name = name };
+	struct snapshot_edit edit = { .name = name, .terms = terms };
 
 	if (!name_is_valid(store, name))
 		return -EINVAL;
-	return snapshots_edit(store, "snapshot create", change_create, &edit);
+	return snapshots_edit(store, "snapshot create", terms, change_create, &edit);
 }
 
 /* The entries of clones that were deleted, or never made, go with it. */
@@ -395,9 +415,10 @@ static int change_delete(void *context, struct store *store,
 	return 1;
 }
 
-int volume_snapshot_delete(struct store *store, const char *name)
+int volume_snapshot_delete(struct store *store, const char *name,
+			   struct swap_terms *terms)
 {
 	struct snapshot_edit edit = { .name = name };
 
-	return snapshots_edit(store, "snapshot delete", change_delete, &edit);
+	return snapshots_edit(store, "snapshot delete", terms, change_delete, &edit);
 }

@@ -3,6 +3,7 @@
 #define OBJMAP_VOLUME_SNAPSHOT_H
 
 #include "src/volume/swap.h"
+#include "src/volume/volume.h"
 
 /* The list that @head names; empty without one.  -ENOENT (not logged): it is
  * gone, so that head has been replaced, or else the volume is damaged. */
@@ -24,11 +25,16 @@ typedef int snapshots_change(void *context, struct store *store,
 			     const struct stored_head *stored,
 			     struct snapshot_list *list);
 
-/* Reads head and list, changes the list and swaps it in, writer and epoch
- * unchanged; starts again from the new head when the swap was lost.
+/* Reads head and list, changes the list and swaps it in on @terms, writer and
+ * epoch unchanged; starts again from the new head when the swap was lost.
  * @what names the change for messages.  -EBUSY: a busy writer kept winning. */
-int snapshots_edit(struct store *store, const char *what,
+int snapshots_edit(struct store *store, const char *what, struct swap_terms *terms,
 		   snapshots_change *change, void *context);
+
+/* Probes the store, unless @terms know the answer or are NULL.  Called before the
+ * first PUT: a change that is refused leaves nothing.  -EOPNOTSUPP, or why it cannot
+ * be found out; logged. */
+int swap_terms_probe(struct store *store, struct swap_terms *terms);
 
 int snapshots_add(struct snapshot_list *list, const struct snapshot *entry);
 void snapshots_remove(struct snapshot_list *list, unsigned int i);

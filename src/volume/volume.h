@@ -140,20 +140,33 @@ int volume_walk(struct store *store, const struct head *head,
 
 /* ---- snapshots, clones, life and death ---------------------------------------- */
 
-/* Of the last commit.  @volume is NULL from outside, or the daemon's own,
- * which has flushed.  -EEXIST, -EINVAL (a name that cannot be), -EBUSY (a
- * busy writer elsewhere kept winning), -ENOENT. */
-int volume_snapshot_create(struct store *store, const char *name);
-int volume_snapshot_delete(struct store *store, const char *name);
+/* How head is swapped by who has not claimed the volume. */
+struct swap_terms {
+	bool exclusive_word;	/* the user's word that nobody else writes */
+	bool probed;		/* the store was probed; this was found: */
+	bool exclusive;		/* it fails the probe: do without conditions */
+};
+
+/* Of the last commit.  @terms NULL: the store is known to be conditional; else it is
+ * probed before anything is written, and they learn the answer.  -EEXIST, -EINVAL
+ * (a name that cannot be), -EBUSY (a busy writer elsewhere kept winning), -ENOENT,
+ * -EOPNOTSUPP. */
+int volume_snapshot_create(struct store *store, const char *name,
+			   struct swap_terms *terms);
+int volume_snapshot_delete(struct store *store, const char *name,
+			   struct swap_terms *terms);
+/* The same of a volume that is open for writing: no commit of ours runs meanwhile. */
+int volume_snapshot(struct volume *volume, const char *name);
 int volume_snapshots(struct store *store, struct snapshot_list *list);
 /* The head a snapshot pinned. */
 int volume_snapshot_head(struct store *store, const char *name,
 			 struct head *head);
 
 /* Makes the volume at @prefix (of @to, a store over the same bucket or
- * directory) a clone of @name.  @from_prefix is this volume's own. */
+ * directory) a clone of @name.  @from_prefix is this volume's own.  @terms as
+ * above: one probe is enough for both. */
 int volume_clone(struct store *from, const char *from_prefix, const char *name,
-		 struct store *to, const char *to_prefix);
+		 struct store *to, const char *to_prefix, struct swap_terms *terms);
 
 struct claim_options {
 	bool take_over, abandon_journal, exclusive;

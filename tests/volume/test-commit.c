@@ -600,7 +600,7 @@ Test(commit, a_snapshot_made_meanwhile_survives_the_commit)
 	world_begin(&world, 100 * CHUNK, CHUNK);
 	world_write(&world, 1, 1);
 	cr_assert_eq(stage_flush(world.stage), 0);
-	cr_assert_eq(volume_snapshot_create(world.store, "then"), 0);
+	cr_assert_eq(volume_snapshot_create(world.store, "then", NULL), 0);
 	world_write(&world, 1, 2);
 	cr_assert_eq(stage_flush(world.stage), 0);
 	cr_assert_eq(volume_snapshots(world.store, &list), 0);

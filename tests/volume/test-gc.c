@@ -136,14 +136,14 @@ Test(gc, a_dry_run_counts_and_changes_nothing, .init = setup, .fini = teardown)
 Test(gc, what_a_snapshot_holds_stays_until_it_is_deleted,
      .init = setup, .fini = teardown)
 {
-	cr_assert_eq(volume_snapshot_create(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "one", NULL), 0);
 	image_begin(&image);
 	replace_first();
 	cr_assert_eq(gc(0), 0);
 	cr_assert_eq(result.deleted, 0);
 	cr_assert(image_has(image.store, first));
 	expect_good();
-	cr_assert_eq(volume_snapshot_delete(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_delete(image.store, "one", NULL), 0);
 	image_claim(&image);	/* lists are keyed by the epoch after head's */
 	cr_assert_eq(gc(0), 0);
 	cr_assert_eq(result.deleted, 3);	/* chunk, list and body */
@@ -164,9 +164,9 @@ Test(gc, what_a_clone_holds_stays_though_the_snapshot_is_deleted)
 	image_write(&image, 0, 1);
 	image_commit(&image);
 	head_chunk_key(&image.stored.head, 0, &image.stored.head.recent[0].ref, first);
-	cr_assert_eq(volume_snapshot_create(image.store, "one"), 0);
-	cr_assert_eq(volume_clone(image.store, "parent", "one", clone, "clone"), 0);
-	cr_assert_eq(volume_snapshot_delete(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "one", NULL), 0);
+	cr_assert_eq(volume_clone(image.store, "parent", "one", clone, "clone", NULL), 0);
+	cr_assert_eq(volume_snapshot_delete(image.store, "one", NULL), 0);
 	image_claim(&image);
 	replace_first();
 	cr_assert_eq(gc(0), 0);
@@ -179,8 +179,8 @@ Test(gc, what_a_clone_holds_stays_though_the_snapshot_is_deleted)
 	cr_assert_eq(result.deleted, 0);
 	/* Once the clone is gone, so is its hold. */
 	cr_assert_eq(volume_delete(clone, &(struct claim_options){ 0 }), 0);
-	cr_assert_eq(volume_snapshot_create(image.store, "two"), 0);
-	cr_assert_eq(volume_snapshot_delete(image.store, "two"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "two", NULL), 0);
+	cr_assert_eq(volume_snapshot_delete(image.store, "two", NULL), 0);
 	image_claim(&image);
 	cr_assert_eq(gc(0), 0);
 	cr_assert(!image_has(image.store, first));
@@ -293,7 +293,7 @@ Test(gc, a_missing_body_or_list_stops_it, .init = setup, .fini = teardown)
 	struct snapshot_list list;
 	char key[VOLUME_KEY_MAX];
 
-	cr_assert_eq(volume_snapshot_create(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "one", NULL), 0);
 	image_begin(&image);
 	replace_first();
 	cr_assert_eq(snapshots_read(image.store, &image.stored.head, &list), 0);
@@ -341,7 +341,7 @@ Test(gc, a_deleted_volume_keeps_its_tombstone_only, .init = setup, .fini = teard
 {
 	struct claim_options claim = { 0 };
 
-	cr_assert_eq(volume_snapshot_create(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "one", NULL), 0);
 	cr_assert_eq(volume_delete(image.store, &claim), 0);
 	cr_assert_eq(gc(0), 0);
 	cr_assert_eq(count_keys(""), 1);
@@ -420,7 +420,7 @@ Test(gc, nodes_that_snapshots_share_are_read_once, .init = setup, .fini = teardo
 
 	commit_leaf();
 	for (i = 0; i < 4; i++)
-		cr_assert_eq(volume_snapshot_create(image.store, names[i]), 0);
+		cr_assert_eq(volume_snapshot_create(image.store, names[i], NULL), 0);
 	fault_count_reset(fault);
 	cr_assert_eq(gc(0), 0);
 	cr_assert_eq(fault_count(fault, STORE_GET, "map/"), 1);
@@ -434,13 +434,13 @@ Test(gc, what_a_recent_ref_replaced_in_a_shared_node_is_held_by_the_snapshot_onl
 
 	key_chunk(key, 1024, image.next.epoch, image.next.writer);
 	commit_leaf();
-	cr_assert_eq(volume_snapshot_create(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "one", NULL), 0);
 	image_begin(&image);
 	image_write(&image, 1024, 9);
 	image_commit(&image);
 	cr_assert_eq(gc(0), 0);
 	cr_assert(image_has(image.store, key));
-	cr_assert_eq(volume_snapshot_delete(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_delete(image.store, "one", NULL), 0);
 	image_claim(&image);
 	cr_assert_eq(gc(0), 0);
 	cr_assert(!image_has(image.store, key));

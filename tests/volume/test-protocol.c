@@ -152,7 +152,7 @@ static unsigned int nr_entries(struct side *side)
 /* What the onlooker does in the middle of a request of somebody else. */
 static void take_snapshot(void *context, const struct store_request *request)
 {
-	cr_expect_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_expect_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 }
 
 static void take_over(void *context, const struct store_request *request)
@@ -327,8 +327,8 @@ Test(protocol, no_head_comes_back_byte_for_byte)
 	struct head before = now(&other);
 
 	die_while_swapping(&writer, &mine);
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
-	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), 0);
 	fault_release(writer.fault);
 	cr_assert_eq(now(&other).epoch, before.epoch);
 }
@@ -364,7 +364,7 @@ Test(protocol, a_stale_swap_does_not_undo_a_rollback)
 {
 	struct claim zombie;
 
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	zombie = claim(&writer, &polite);
 	cr_assert_eq(commit(&writer, &zombie), 0);
 	die_while_swapping(&writer, &zombie);
@@ -653,7 +653,7 @@ Test(protocol, a_snapshot_pins_heads_epoch_and_leaves_writer_and_epoch_alone)
 	struct claim mine = claim(&writer, &polite);
 	struct head before = now(&other), after, body;
 
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	after = now(&other);
 	cr_assert_eq(after.epoch, before.epoch);
 	cr_assert_eq(after.writer, before.writer);
@@ -663,10 +663,10 @@ Test(protocol, a_snapshot_pins_heads_epoch_and_leaves_writer_and_epoch_alone)
 	cr_assert_eq(volume_snapshot_head(other.store, "s", &body), 0);
 	cr_assert_eq(body.nonce, before.nonce);
 	cr_assert_eq(commit(&writer, &mine), 0);
-	cr_assert_eq(volume_snapshot_create(other.store, "t"), 0);
-	cr_assert_eq(volume_snapshot_delete(other.store, "t"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "t", NULL), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "t", NULL), 0);
 	cr_assert_eq(now(&other).snapshot_newest, before.epoch);
-	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), 0);
 	cr_assert_eq(now(&other).snapshot_newest, 0);
 	cr_assert_eq(now(&other).snapshot_list_epoch, 0);
 	claim_drop(&mine);
@@ -676,11 +676,11 @@ Test(protocol, names_of_snapshots_are_unique_and_proper)
 {
 	struct head body;
 
-	cr_assert_eq(volume_snapshot_create(other.store, "a/b"), -EINVAL);
-	cr_assert_eq(volume_snapshot_create(other.store, ""), -EINVAL);
-	cr_assert_eq(volume_snapshot_delete(other.store, "s"), -ENOENT);
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), -EEXIST);
+	cr_assert_eq(volume_snapshot_create(other.store, "a/b", NULL), -EINVAL);
+	cr_assert_eq(volume_snapshot_create(other.store, "", NULL), -EINVAL);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), -ENOENT);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), -EEXIST);
 	cr_assert_eq(volume_snapshot_head(other.store, "t", &body), -ENOENT);
 	cr_assert_eq(volume_rollback(other.store, "t", &polite), -ENOENT);
 	cr_assert_eq(nr_entries(&other), 1);
@@ -689,10 +689,10 @@ Test(protocol, names_of_snapshots_are_unique_and_proper)
 Test(protocol, a_snapshot_whose_reply_was_lost_is_taken_once)
 {
 	on(&other, STORE_PUT, "head", FAULT_LOSE_REPLY, 1, NULL);
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert_eq(fault_count(other.fault, STORE_PUT, "snapshot/"), 2);
 	on(&other, STORE_PUT, "head", FAULT_LOSE_REPLY, 1, NULL);
-	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), 0);
 	cr_assert_eq(nr_entries(&other), 0);
 }
 
@@ -711,7 +711,7 @@ Test(protocol, a_snapshot_that_a_commit_was_built_upon_is_taken_once)
 	on(&other, STORE_PUT, "head", FAULT_LOSE_REPLY, 1, NULL);
 	fault_add(other.fault, &(struct fault_rule){ .op = STORE_GET, .prefix = "head",
 		.kind = FAULT_CALL, .skip = 1, .times = 1, .call = commit_meanwhile });
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert_eq(nr_entries(&other), 1);
 	claim_drop(&mine);
 }
@@ -721,12 +721,12 @@ Test(protocol, a_deletion_that_a_commit_was_built_upon_is_done)
 	struct claim mine = claim(&writer, &polite);
 
 	busy = &mine;
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert_eq(commit(&writer, &mine), 0);
 	on(&other, STORE_PUT, "head", FAULT_LOSE_REPLY, 1, NULL);
 	fault_add(other.fault, &(struct fault_rule){ .op = STORE_GET, .prefix = "head",
 		.kind = FAULT_CALL, .skip = 1, .times = 1, .call = commit_meanwhile });
-	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), 0);
 	cr_assert_eq(nr_entries(&other), 0);
 	claim_drop(&mine);
 }
@@ -738,7 +738,7 @@ Test(protocol, a_snapshot_that_lost_to_a_commit_is_taken_of_the_new_head)
 
 	busy = &mine;
 	on(&other, STORE_PUT, "head", FAULT_CALL, 1, commit_meanwhile);
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert_eq(volume_snapshot_head(other.store, "s", &body), 0);
 	cr_assert_eq(body.epoch, mine.head.head.epoch);
 	claim_drop(&mine);
@@ -750,7 +750,7 @@ Test(protocol, under_a_busy_writer_a_snapshot_backs_off_and_gives_up)
 
 	busy = &mine;
 	on(&other, STORE_PUT, "head", FAULT_CALL, 0, commit_meanwhile);
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), -EBUSY);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), -EBUSY);
 	cr_assert_eq(nr_entries(&writer), 0);
 	claim_drop(&mine);
 }
@@ -761,7 +761,7 @@ Test(protocol, a_rollback_takes_the_body_and_epochs_go_on)
 	struct swap swap;
 	struct head before, after;
 
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	swap = commit_swap(&writer, &mine);
 	swap.next.size = 5 << 20;
 	swap.next.nr_root = map_nr_root(volume_nr_chunks(swap.next.size,
@@ -783,14 +783,14 @@ Test(protocol, a_rollback_takes_the_body_and_epochs_go_on)
 
 static void delete_snapshot(void *context, const struct store_request *request)
 {
-	cr_expect_eq(volume_snapshot_delete(writer.store, "s"), 0);
+	cr_expect_eq(volume_snapshot_delete(writer.store, "s", NULL), 0);
 }
 
 Test(protocol, a_rollback_to_a_snapshot_deleted_meanwhile_does_nothing)
 {
 	uint64_t epoch;
 
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	epoch = now(&other).epoch;
 	on(&other, STORE_PUT, "head", FAULT_CALL, 1, delete_snapshot);
 	cr_assert_eq(volume_rollback(other.store, "s", &polite), -ENOENT);
@@ -802,15 +802,15 @@ Test(protocol, a_missing_list_or_body_is_damage_and_never_an_empty_one)
 	struct snapshot_list list;
 	struct head body;
 
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert(bucket_lose(bucket, "vol/snapshot/body"));
 	cr_assert_eq(volume_snapshot_head(other.store, "s", &body), -EIO);
 	cr_assert_eq(volume_rollback(other.store, "s", &polite), -EIO);
-	cr_assert_eq(volume_clone(other.store, "vol", "s", place.store, "twin"), -EIO);
+	cr_assert_eq(volume_clone(other.store, "vol", "s", place.store, "twin", NULL), -EIO);
 	while (bucket_lose(bucket, "vol/snapshot/list"))
 		;	/* the clone's try has left one more */
 	cr_assert_eq(volume_snapshots(other.store, &list), -EIO);
-	cr_assert_eq(volume_snapshot_create(other.store, "t"), -EIO);
+	cr_assert_eq(volume_snapshot_create(other.store, "t", NULL), -EIO);
 	cr_assert_eq(volume_rollback(other.store, "s", &polite), -EIO);
 	cr_assert_eq(volume_delete(other.store, &polite), -EIO);
 	cr_assert_eq(now(&other).state, HEAD_LIVE);
@@ -820,7 +820,7 @@ Test(protocol, a_missing_list_or_body_is_damage_and_never_an_empty_one)
 
 static int clone(const char *name)
 {
-	return volume_clone(other.store, "vol", name, place.store, "twin");
+	return volume_clone(other.store, "vol", name, place.store, "twin", NULL);
 }
 
 Test(protocol, a_clone_pins_what_its_snapshot_pinned_and_outlives_it)
@@ -828,10 +828,10 @@ Test(protocol, a_clone_pins_what_its_snapshot_pinned_and_outlives_it)
 	struct head parent, twin;
 
 	cr_assert_eq(clone("s"), -ENOENT);
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert_eq(clone("s"), 0);
 	cr_assert_eq(clone("s"), -EEXIST);
-	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), 0);
 	parent = now(&other);
 	twin = now(&place);
 	cr_assert_eq(nr_entries(&other), 1);
@@ -846,7 +846,7 @@ Test(protocol, a_clone_pins_what_its_snapshot_pinned_and_outlives_it)
 
 Test(protocol, a_parent_is_deleted_after_its_clones_only)
 {
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert_eq(clone("s"), 0);
 	cr_assert_eq(volume_delete(other.store, &polite), -EBUSY);
 	cr_assert_eq(now(&other).state, HEAD_LIVE);
@@ -857,7 +857,7 @@ Test(protocol, a_parent_is_deleted_after_its_clones_only)
 
 Test(protocol, a_clone_cut_after_its_entry_is_finished_by_a_retry)
 {
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	on(&place, STORE_PUT, "head", FAULT_FAIL, 1, NULL);
 	cr_assert_eq(clone("s"), -EIO);
 	cr_assert_eq(nr_entries(&other), 2);
@@ -869,7 +869,7 @@ Test(protocol, a_clone_onto_a_volume_leaves_no_entry_behind)
 {
 	const struct volume_create_options options = { .size = 1 << 20 };
 
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert_eq(volume_create(place.store, &options), 0);
 	cr_assert_eq(clone("s"), -EEXIST);
 	cr_assert_eq(nr_entries(&other), 1);
@@ -889,7 +889,7 @@ static void create_there(void *context, const struct store_request *request)
 
 Test(protocol, a_clone_that_lost_its_place_meanwhile_leaves_no_entry_behind)
 {
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	on(&place, STORE_PUT, "head", FAULT_CALL, 1, create_there);
 	cr_assert_eq(clone("s"), -EEXIST);
 	cr_assert_eq(nr_entries(&other), 1);
@@ -898,49 +898,49 @@ Test(protocol, a_clone_that_lost_its_place_meanwhile_leaves_no_entry_behind)
 
 Test(protocol, entries_of_dead_clones_go_with_the_next_snapshot)
 {
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert_eq(clone("s"), 0);
 	cr_assert_eq(volume_delete(place.store, &polite), 0);
-	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), 0);
 	cr_assert_eq(nr_entries(&other), 0);
 }
 
 Test(protocol, a_clone_that_cannot_be_looked_at_is_not_dead)
 {
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	cr_assert_eq(clone("s"), 0);
 	fault_add(other.fault, &(struct fault_rule){ .op = STORE_GET,
 		.prefix = "/twin/head", .kind = FAULT_FAIL, .error = -ENOENT });
-	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), 0);
 	cr_assert_eq(nr_entries(&other), 1, "what it needs is still pinned");
 }
 
 static void clone_meanwhile(void *context, const struct store_request *request)
 {
 	/* The entry is there, head is put, and all is confirmed. */
-	cr_expect_eq(volume_clone(writer.store, "vol", "s", place.store, "twin"), 0);
+	cr_expect_eq(volume_clone(writer.store, "vol", "s", place.store, "twin", NULL), 0);
 }
 
 Test(protocol, who_took_a_clone_for_dead_looks_again_when_it_was_made_meanwhile)
 {
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
-	cr_assert_eq(volume_snapshot_create(other.store, "t"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "t", NULL), 0);
 	on(&place, STORE_PUT, "head", FAULT_FAIL, 1, NULL);
 	cr_assert_eq(clone("s"), -EIO);
 	/* Now there is an entry without a clone; it is made in the middle. */
 	on(&other, STORE_PUT, "head", FAULT_CALL, 1, clone_meanwhile);
-	cr_assert_eq(volume_snapshot_delete(other.store, "t"), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "t", NULL), 0);
 	cr_assert_eq(nr_entries(&other), 2, "s and its clone");
 }
 
 static void drop_entry(void *context, const struct store_request *request)
 {
-	cr_expect_eq(volume_snapshot_delete(writer.store, "s"), 0);
+	cr_expect_eq(volume_snapshot_delete(writer.store, "s", NULL), 0);
 }
 
 Test(protocol, a_clone_whose_entry_was_dropped_meanwhile_is_given_up)
 {
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	on(&place, STORE_PUT, "head", FAULT_CALL, 1, drop_entry);
 	cr_assert_eq(clone("s"), -ESTALE);
 	cr_assert_eq(nr_entries(&other), 0);
@@ -949,13 +949,13 @@ Test(protocol, a_clone_whose_entry_was_dropped_meanwhile_is_given_up)
 
 static void drop_dead_entries(void *context, const struct store_request *request)
 {
-	cr_expect_eq(volume_snapshot_delete(writer.store, "t"), 0);
+	cr_expect_eq(volume_snapshot_delete(writer.store, "t", NULL), 0);
 }
 
 Test(protocol, a_clone_left_without_its_entry_is_pinned_again_by_the_same_command)
 {
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
-	cr_assert_eq(volume_snapshot_create(other.store, "t"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "t", NULL), 0);
 	/* Taken for dead just before it is made, and cut before it can be confirmed. */
 	on(&place, STORE_PUT, "head", FAULT_CALL, 1, drop_dead_entries);
 	fault_add(other.fault, &(struct fault_rule){ .op = STORE_GET, .prefix = "head",
@@ -965,7 +965,7 @@ Test(protocol, a_clone_left_without_its_entry_is_pinned_again_by_the_same_comman
 	cr_assert_eq(nr_entries(&other), 1, "but nothing pins what it needs");
 	cr_assert_eq(clone("s"), -EEXIST);
 	cr_assert_eq(nr_entries(&other), 2);
-	cr_assert_eq(volume_snapshot_delete(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), 0);
 	cr_assert_eq(nr_entries(&other), 1);
 }
 
@@ -975,16 +975,16 @@ Test(protocol, clones_of_clones_end_at_eight)
 	struct side parent, child;
 	unsigned int i;
 
-	cr_assert_eq(volume_snapshot_create(other.store, "s"), 0);
+	cr_assert_eq(volume_snapshot_create(other.store, "s", NULL), 0);
 	for (i = 0; i <= ORIGINS_MAX; i++) {
 		snprintf(from, sizeof(from), i ? "c%u" : "vol", i - 1);
 		snprintf(to, sizeof(to), "c%u", i);
 		parent = side_open(from);
 		child = side_open(to);
-		cr_assert_eq(volume_clone(parent.store, from, "s", child.store, to),
+		cr_assert_eq(volume_clone(parent.store, from, "s", child.store, to, NULL),
 			     i < ORIGINS_MAX ? 0 : -E2BIG, "clone %u", i);
 		if (i < ORIGINS_MAX)
-			cr_assert_eq(volume_snapshot_create(child.store, "s"), 0);
+			cr_assert_eq(volume_snapshot_create(child.store, "s", NULL), 0);
 		side_close(&parent);
 		side_close(&child);
 	}

@@ -151,12 +151,12 @@ static int with_store(struct fault *side, int (*act)(struct store *store))
 
 static int act_snapshot(struct store *store)
 {
-	return volume_snapshot_create(store, "s");
+	return volume_snapshot_create(store, "s", NULL);
 }
 
 static int act_unsnapshot(struct store *store)
 {
-	return volume_snapshot_delete(store, "s");
+	return volume_snapshot_delete(store, "s", NULL);
 }
 
 static int act_rollback(struct store *store)
@@ -180,7 +180,7 @@ static int act_create(struct store *store)
 static int act_clone(struct store *store)
 {
 	struct store *to = client(twin);
-	int error = volume_clone(store, "vol", "s", to, "twin");
+	int error = volume_clone(store, "vol", "s", to, "twin", NULL);
 
 	store_close(to);
 	return error;
@@ -392,6 +392,79 @@ Test(races, a_store_that_looks_at_no_condition_is_refused_for_writing)
 	cr_assert_eq(bucket_count(bucket, "vol/"), 1);
 	store_close(store);
 	close_volume(open_reader(writer, NULL));
+}
+
+/* Snapshots and clones of a store like that: by a word, and with one probe each. */
+static void snapshots_on_terms(bool word, int expected)
+{
+	struct store *store = client(other), *to = client(twin);
+	struct swap_terms terms = { .exclusive_word = word };
+
+	fault_count_reset(other);
+	cr_expect_eq(volume_snapshot_create(store, "t", &terms), expected);
+	cr_expect_eq(fault_count(other, STORE_PUT, "probe/"), 4);
+	terms.probed = false;
+	fault_count_reset(other);
+	cr_expect_eq(volume_clone(store, "vol", "s", to, "twin", &terms), expected);
+	cr_expect_eq(fault_count(other, STORE_PUT, "probe/"), 4);
+	cr_expect_eq(fault_count(twin, STORE_PUT, "probe/"), 0);
+	terms.probed = false;
+	cr_expect_eq(volume_snapshot_delete(store, "s", &terms), expected);
+	store_close(to);
+	store_close(store);
+}
+
+Test(races, a_store_that_looks_at_no_condition_takes_snapshots_and_clones_by_a_word_only)
+{
+	unsigned int before;
+
+	cr_assert_eq(with_store(other, act_snapshot), 0);
+	bucket_ignore_conditions(bucket);
+	before = bucket_count(bucket, "");
+	snapshots_on_terms(false, -EOPNOTSUPP);
+	cr_assert_eq(bucket_count(bucket, ""), before, "nothing was written");
+	snapshots_on_terms(true, 0);
+	cr_assert_eq(reads(other, "t", 0), 0);
+	cr_assert_eq(reads(twin, NULL, 0), 0);
+}
+
+static struct volume *committing;
+
+static void *snapshot_of_ours(void *context)
+{
+	*(int *)context = volume_snapshot(committing, "s");
+	return NULL;
+}
+
+static pthread_t snapshooter;
+static int snapshot_error = 1;
+
+/* A commit is about to be swapped in; the snapshot must wait for that. */
+static void snapshot_in_commit(void *context, const struct store_request *request)
+{
+	pthread_create(&snapshooter, NULL, snapshot_of_ours, &snapshot_error);
+	nanosleep(&(struct timespec){ 0, 200000000 }, NULL);
+	cr_expect_eq(fault_count(writer, STORE_PUT, "snapshot/"), 0);
+}
+
+Test(races, without_conditions_a_writers_own_snapshot_undoes_no_commit_of_its)
+{
+	const struct volume_options options = { .writable = true, .exclusive = true };
+
+	bucket_ignore_conditions(bucket);
+	committing = open_with(writer, &options);
+	put(committing, 0, 1);
+	on(writer, STORE_PUT, "head", FAULT_CALL, 1, snapshot_in_commit);
+	cr_assert_eq(flush(committing), 0);
+	pthread_join(snapshooter, NULL);
+	cr_assert_eq(snapshot_error, 0);
+	put(committing, 1, 2);
+	cr_assert_eq(flush(committing), 0, "it is still the writer");
+	close_volume(committing);
+	cr_assert_eq(reads(other, NULL, 0), 1);
+	cr_assert_eq(reads(other, NULL, 1), 2);
+	cr_assert_eq(reads(other, "s", 0), 1);
+	cr_assert_eq(reads(other, "s", 1), 0);
 }
 
 Test(races, the_word_that_nobody_else_writes_does_without_conditions)

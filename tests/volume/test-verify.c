@@ -183,11 +183,11 @@ Test(verify, a_good_volume_has_no_faults_and_all_of_it_was_read,
 Test(verify, what_snapshots_share_is_read_once, .init = setup, .fini = teardown)
 {
 	commit_leaf();
-	cr_assert_eq(volume_snapshot_create(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "one", NULL), 0);
 	image_begin(&image);
 	image_write(&image, 1025, 9);
 	image_commit(&image);
-	cr_assert_eq(volume_snapshot_create(image.store, "two"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "two", NULL), 0);
 	fault_count_reset(fault);
 	cr_assert_eq(verify_all(), 0, "%s", told);
 	cr_assert_eq(result.chunks, 3);
@@ -201,7 +201,7 @@ Test(verify, one_snapshot_is_all_that_is_read_when_asked, .init = setup,
 	char key[VOLUME_KEY_MAX];
 
 	commit_leaf();
-	cr_assert_eq(volume_snapshot_create(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "one", NULL), 0);
 	image_begin(&image);
 	image_write(&image, 1025, 9);
 	image_commit(&image);
@@ -335,7 +335,7 @@ Test(verify, a_snapshot_whose_body_or_list_is_gone_is_a_fault,
 	struct snapshot_list list;
 	char key[VOLUME_KEY_MAX];
 
-	cr_assert_eq(volume_snapshot_create(image.store, "one"), 0);
+	cr_assert_eq(volume_snapshot_create(image.store, "one", NULL), 0);
 	image_begin(&image);
 	cr_assert_eq(snapshots_read(image.store, &image.stored.head, &list), 0);
 	key_snapshot_body(key, list.snapshots[0].body_epoch,

@@ -638,7 +638,7 @@ Test(volume, a_snapshot_reads_as_the_volume_was)
 	world_begin(&world, 2000 * CHUNK, CHUNK);
 	world_write(&world, 1, 5);
 	cr_assert_eq(stage_flush(world.stage), 0);
-	cr_assert_eq(volume_snapshot_create(world.store, "then"), 0);
+	cr_assert_eq(volume_snapshot_create(world.store, "then", NULL), 0);
 	world_write(&world, 1, 6);
 	cr_assert_eq(stage_flush(world.stage), 0);
 	reader = open_reader(&world, &how);
@@ -710,7 +710,7 @@ Test(volume, what_a_commit_replaced_is_deleted_unless_a_snapshot_holds_it)
 		cr_assert_eq(stage_flush(world.stage), 0);
 	}
 	cr_assert(objects_become(&world, "chunk/", 1));
-	cr_assert_eq(volume_snapshot_create(world.store, "then"), 0);
+	cr_assert_eq(volume_snapshot_create(world.store, "then", NULL), 0);
 	world_write(&world, 1, 7);
 	cr_assert_eq(stage_flush(world.stage), 0);
 	world_write(&world, 1, 8);
@@ -922,9 +922,9 @@ Test(volume, a_clone_reads_its_parents_chunks_and_nodes_and_deletes_none)
 		world_write(&world, i, 3);
 	cr_assert_eq(stage_flush(world.stage), 0);
 	world_close(&world);
-	cr_assert_eq(volume_snapshot_create(parent, "then"), 0);
+	cr_assert_eq(volume_snapshot_create(parent, "then", NULL), 0);
 	clone = bucket_client(bucket, "clone");
-	cr_assert_eq(volume_clone(parent, "parent", "then", clone, "clone"), 0);
+	cr_assert_eq(volume_clone(parent, "parent", "then", clone, "clone", NULL), 0);
 	kept = bucket_count(bucket, "parent/chunk/");
 
 	world.volume = open_in(bucket, "clone");

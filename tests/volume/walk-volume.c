@@ -499,7 +499,7 @@ static void unsure(struct named *named, bool has_image)
 
 static void snapshot_create(struct named *named, const char *name, struct store *store)
 {
-	int error = volume_snapshot_create(store, name);
+	int error = volume_snapshot_create(store, name, NULL);
 	struct image image;
 
 	tell("snapshot create %s: %d", name, error);
@@ -540,7 +540,7 @@ static void snapshot_delete(struct named *named, const char *name, struct store 
 	/* From the moment it begins nobody may count on it. */
 	if (was == PRESENT)
 		unsure(named, true);
-	error = volume_snapshot_delete(store, name);
+	error = volume_snapshot_delete(store, name, NULL);
 	tell("snapshot delete %s: %d", name, error);
 	observe();
 	if (error == -ENOENT && was == PRESENT)
@@ -584,7 +584,7 @@ static void clone_make(struct named *named, const char *name, struct store *stor
 		return;
 	snprintf(prefix, sizeof(prefix), "c%u", c);
 	to = clean(prefix);
-	error = volume_clone(store, "vol", name, to, prefix);
+	error = volume_clone(store, "vol", name, to, prefix, NULL);
 	store_close(to);
 	tell("clone %s to %s: %d", name, prefix, error);
 	observe();
@@ -913,7 +913,7 @@ static void end_life(void)
 		check_names("vol", &names[i], name);
 		names[i].being = ABSENT;
 		names[i].has_image = false;
-		volume_snapshot_delete(store, name);
+		volume_snapshot_delete(store, name, NULL);
 	}
 	claim_once();
 	check_nothing_left(store, false);
