@@ -1,4 +1,5 @@
 /* gc.c: `objmap gc`: deletes the objects that nothing refers to any more. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include "src/cmd/print.h"
 #include "src/cmd/verbs.h"
 #include "src/progress.h"
+#include "src/where.h"
 
 static void show_progress(void *context, const char *what, uint64_t done,
 			  uint64_t total)
@@ -87,6 +89,10 @@ int gc_run(const struct options *options, int nr_arguments, char **arguments)
 		.progress = show_progress,
 	};
 	struct gc_result result = { 0 };
+	struct claim_options claim = {
+		.exclusive = option_flag(options, "exclusive"),
+		.runtime_dir = runtime_dir(),
+	};
 	struct progress *progress;
 	struct store *store;
 	struct place place;
@@ -101,6 +107,9 @@ int gc_run(const struct options *options, int nr_arguments, char **arguments)
 		return status;
 	}
 	place_free(&place);
+	if (!claim.runtime_dir)
+		return exit_status(-EIO);
+	gc.close_killed = &claim;
 	error = open_volume_store(options, arguments[0], WANT_VOLUME, &place,
 				  &store);
 	if (error)

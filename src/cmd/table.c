@@ -240,7 +240,7 @@ const struct verb verbs[] = {
 	  LIST("yes", CLAIM, STORE, "json"), 2, 2, resize_run },
 	{ "gc", "VOLUME|OBJECT [OPTION ...]",
 	  "delete the objects that nothing refers to any more",
-	  LIST("grace", "dry-run", STORE, "json", "quiet"),
+	  LIST("grace", "dry-run", "exclusive", STORE, "json", "quiet"),
 	  1, 1, gc_run },
 	{ "verify", "PLACE [OPTION ...]",
 	  "read everything and compare every checksum",

@@ -345,6 +345,46 @@ int claim_take(struct store *store, const struct claim_options *options,
 	return error;
 }
 
+/* Whether the lock that @head's holder had locked is free. */
+static int holder_lock_is_free(struct store *store, const struct claim_options *options,
+			       const struct head *head)
+{
+	const struct holder *holder = &head->holder;
+	struct holder us;
+	int fd, lock;
+	bool free;
+
+	lock = claim_lock_from(store, options, head, &fd);
+	if (lock)
+		return lock == -EWOULDBLOCK ? 0 : lock;
+	holder_fill(&us, fd);
+	free = same_boot(holder, &us) && holder_is_dead(holder, &us);
+	if (fd >= 0)
+		close(fd);
+	return free;
+}
+
+int claim_close_killed(struct store *store, const struct claim_options *options,
+		       const struct head *head)
+{
+	struct claim claim;
+	struct holder us;
+	int error;
+
+	holder_fill(&us, -1);
+	if (!head->holder.held || head->holder.journal ||
+	    !same_boot(&head->holder, &us))
+		return 0;
+	error = holder_lock_is_free(store, options, head);
+	if (error != 1)
+		return error;
+	error = claim_take(store, options, false, NULL, NULL, &claim);
+	if (error)
+		return error;
+	claim_drop(&claim);
+	return 1;
+}
+
 int claim_release(struct store *store, struct claim *claim)
 {
 	struct swap swap = { .store = store, .base = claim->head,

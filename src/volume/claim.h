@@ -32,6 +32,16 @@ int claim_take(struct store *store, const struct claim_options *options,
 	       bool keep, claim_change *change, void *context,
 	       struct claim *claim);
 
+/* Closes a volume whose writer here was killed: claims it and lets it go, in one swap,
+ * so that all that writer has sent, or will yet be seen to have sent, is at or below
+ * head's epoch.  @head is what was read of it.  Only where the writer's own lock could be
+ * locked, and it had no journal, which is replayed only while head's last writer is its
+ * own; that another boot means a dead writer is left to who wants to write: machines
+ * that are copies of one another look so.
+ * 1: closed; 0: nothing of this kind, nothing was done; or claim_take()'s error. */
+int claim_close_killed(struct store *store, const struct claim_options *options,
+		       const struct head *head);
+
 /* A clean close: empties holder (when @claim is still head's writer) and lets
  * the lock go.  @claim->head is what the writer last settled. */
 int claim_release(struct store *store, struct claim *claim);

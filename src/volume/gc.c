@@ -14,6 +14,9 @@
  * objmap-volume(5)).  The grace period is for readers only, and is measured from
  * when the list was written, by the store's clock on both ends.
  *
+ * What is above head's epoch may be a living writer's.  Of one that was killed it is
+ * not: such a volume is claimed and closed first, when that is wanted.
+ *
  * Memory is bounded: when what is reachable is too much for one set, the shards
  * of the chunks are gone over in several rounds. */
 #include <errno.h>
@@ -23,6 +26,7 @@
 
 #include "src/log.h"
 #include "src/random.h"
+#include "src/volume/claim.h"
 #include "src/volume/keyset.h"
 #include "src/volume/snapshot.h"
 #include "src/volume/walk.h"
@@ -625,12 +629,25 @@ static int gc_run(struct gc *gc)
 	return error;
 }
 
-static int gc_open(struct gc *gc)
+/* Head as it is, of a volume that no killed writer holds any more. */
+static int gc_read_head(struct gc *gc)
 {
+	const struct claim_options *claim = gc->options->close_killed;
 	int error = head_read(gc->store, &gc->stored);
 
+	if (!error && claim && !gc->options->dry_run)
+		error = claim_close_killed(gc->store, claim, &gc->stored.head);
+	if (error == 1)
+		error = head_read(gc->store, &gc->stored);
 	if (error == -ENOENT)
 		log_error("%s: there is no volume here", gc->store->place);
+	return error;
+}
+
+static int gc_open(struct gc *gc)
+{
+	int error = gc_read_head(gc);
+
 	keyset_init(&gc->reachable, (gc->options->memory ? gc->options->memory
 				     : MEMORY_DEFAULT) / OBJECT_BYTES);
 	keyset_init(&gc->due, CONDEMNED_SET);

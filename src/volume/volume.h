@@ -184,6 +184,9 @@ int volume_delete(struct store *store, const struct claim_options *claim);
 struct gc_options {
 	uint32_t grace;		/* seconds; 0 where there are no readers */
 	bool dry_run;		/* count only, change nothing */
+	/* A volume whose writer on this machine was killed is claimed by these and
+	 * closed first: then what he had begun is garbage, too.  NULL: it is not. */
+	const struct claim_options *close_killed;
 	uint64_t memory;	/* bytes for what is reachable; more of it takes several
 				 * rounds; 0: 256 MiB */
 	void (*progress)(void *context, const char *what, uint64_t done,

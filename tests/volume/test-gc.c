@@ -227,6 +227,127 @@ Test(gc, a_put_that_arrives_late_is_garbage_too, .init = setup, .fini = teardown
 	expect_good();
 }
 
+/* ---- a volume whose writer is held, or was killed ------------------------------------ */
+
+static char runtime[40];
+static struct claim held;
+static char begun[VOLUME_KEY_MAX];	/* what its writer has uploaded and not swapped in */
+
+/* A writer that has begun a commit. */
+static void begin_to_write(void)
+{
+	struct claim_options options = { .runtime_dir = runtime };
+
+	snprintf(runtime, sizeof(runtime), "/tmp/objmap-test-XXXXXX");
+	cr_assert_not_null(mkdtemp(runtime));
+	cr_assert_eq(claim_take(image.store, &options, true, NULL, NULL, &held), 0);
+	image_begin(&image);
+	image_write(&image, 5, 7);
+	key_chunk(begun, 5, image.next.epoch, image.next.writer);
+}
+
+static void runtime_remove(void)
+{
+	char command[80];
+
+	snprintf(command, sizeof(command), "rm -r %s", runtime);
+	cr_assert_eq(system(command), 0);
+}
+
+static int gc_here(bool dry_run)
+{
+	const struct claim_options claim = { .runtime_dir = runtime };
+	struct gc_options options = { .dry_run = dry_run, .close_killed = &claim };
+
+	return volume_gc(image.store, &options, &result);
+}
+
+static struct head head_now(void)
+{
+	struct stored_head stored;
+
+	cr_assert_eq(head_read(image.store, &stored), 0);
+	return stored.head;
+}
+
+Test(gc, what_a_writer_that_was_killed_here_had_begun_goes_at_once,
+     .init = setup, .fini = teardown)
+{
+	struct head before, after;
+
+	begin_to_write();
+	claim_drop(&held);	/* as the kernel does of a dead process */
+	before = head_now();
+	cr_assert_eq(gc_here(true), 0);
+	cr_assert_eq(head_now().nonce, before.nonce, "a dry run claims nothing");
+	cr_assert_eq(gc(0), 0);
+	cr_assert_eq(head_now().nonce, before.nonce);
+	cr_assert(image_has(image.store, begun));
+	cr_assert_eq(gc_here(false), 0);
+	cr_assert_eq(result.deleted, 1);
+	cr_assert(!image_has(image.store, begun));
+	after = head_now();
+	cr_assert_not(after.holder.held);
+	cr_assert_eq(after.epoch, before.epoch + CLAIM_EPOCH_STEP);
+	cr_assert_eq(after.history[0].writer, before.writer);
+	cr_assert_eq(image_try_commit(&image), -ESTALE, "its late swap is lost");
+	cr_assert_eq(gc_here(false), 0);
+	cr_assert_eq(head_now().nonce, after.nonce, "once is enough");
+	expect_good();
+	runtime_remove();
+}
+
+Test(gc, a_living_writer_here_is_left_alone, .init = setup, .fini = teardown)
+{
+	uint64_t nonce;
+
+	begin_to_write();
+	nonce = head_now().nonce;
+	fault_count_reset(fault);
+	cr_assert_eq(gc_here(false), 0);
+	cr_assert_eq(result.deleted, 0);
+	cr_assert_eq(head_now().nonce, nonce);
+	cr_assert_eq(fault_count(fault, STORE_PUT, NULL), 0, "not even a probe");
+	image_commit(&image);
+	claim_drop(&held);
+	expect_good();
+	runtime_remove();
+}
+
+/* Other machines, boots and journals: nothing of them is proved by our lock. */
+Test(gc, a_holder_that_may_live_or_comes_back_to_a_journal_is_left_alone,
+     .init = setup, .fini = teardown)
+{
+	static const char *const what[] = { "another boot", "another lock", "a journal" };
+	struct holder *holder;
+	unsigned int i;
+
+	begin_to_write();
+	claim_drop(&held);
+	for (i = 0; i < 3; i++) {
+		image_begin(&image);
+		holder = &image.next.holder;
+		if (i == 0)
+			snprintf(holder->boot, sizeof(holder->boot), "another");
+		else if (i == 1)
+			holder->lock_inode++;
+		else
+			holder->journal = true;
+		image_commit(&image);
+		image_begin(&image);
+		image_write(&image, 6 + i, 7);
+		cr_assert_eq(gc_here(false), 0, "%s", what[i]);
+		cr_assert(head_now().holder.held, "%s", what[i]);
+		/* Back to what it was. */
+		image_begin(&image);
+		image.next.holder = held.head.head.holder;
+		image_commit(&image);
+	}
+	cr_assert_eq(gc_here(false), 0);
+	cr_assert_not(head_now().holder.held);
+	runtime_remove();
+}
+
 /* A leaf with one chunk; returns the leaf's key. */
 static const char *commit_leaf(void)
 {
