@@ -287,9 +287,16 @@ def stale_list(x, rule):
     with x.proxy.lock:
         body = x.proxy.listings.get(x.request.target)
     reply = x.ask()
-    x.resend_whole(reply, reply.body() if body is None else body)
+    fresh = reply.body()	# or the next reply begins with it
+    x.resend_whole(reply, fresh if body is None else body)
     if body is not None:
         rule.log.append(len(body))
+
+
+def empty_list(x, rule):
+    """A listing that shows nothing, whatever is there."""
+    reply = x.ask()
+    x.resend_whole(reply, re.sub(rb'<Contents>.*</Contents>', b'', reply.body(), flags=re.S))
 
 
 def range_ignored(x, rule):
@@ -297,9 +304,9 @@ def range_ignored(x, rule):
     x.pass_answer(x.ask_anew(without={'range'}))
 
 
-def conditions_ignored(x, rule):
+def conditions_ignored(x, rule, which=('if-match', 'if-none-match')):
     """A server that knows no conditional puts."""
-    x.pass_answer(x.ask_anew(without={'if-match', 'if-none-match'}))
+    x.pass_answer(x.ask_anew(without=set(which)))
 
 
 def _is_conditional(x):
@@ -380,6 +387,7 @@ HARMS = {
     'late': late,
     'twice': twice,
     'stale-list': stale_list,
+    'empty-list': empty_list,
     'range-ignored': range_ignored,
     'conditions-ignored': conditions_ignored,
     'conditions-lost': conditions_lost,

@@ -249,6 +249,12 @@ class ProxyTest(world.MinioWorld):
         self.assertEqual(self.c.keys(self.bucket), ['one'])
         self.assertEqual(self.c.keys(self.bucket), ['one', 'two'])
 
+    def test_an_empty_listing_shows_nothing(self):
+        self.c.put(self.bucket, 'one')
+        self.proxy.harm('empty-list', kind='list', times=1)
+        self.assertEqual(self.c.keys(self.bucket), [])
+        self.assertEqual(self.c.keys(self.bucket), ['one'])
+
     def test_a_server_without_conditions(self):
         self.c.put(self.bucket, 'key', b'one')
         with self.assertRaises(s3client.S3Error):

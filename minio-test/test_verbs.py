@@ -394,17 +394,101 @@ class Keeping(Verbs):
 
 class Doctor(Verbs):
     def found(self, place, status=0, **kw):
-        p = self.objmap('doctor', place, '--json', status=status, **kw)
+        # A wrong reply is asked for again, as long as it may be.
+        p = self.objmap('doctor', place, '--json', '--retry-for', '5s', status=status, **kw)
         return {f['what']: f for f in json.loads(p.stdout)}
+
+    # All that is looked at, in order.
+    GOOD = ['credentials', 'bucket', 'endpoint', 'clock', 'absence', 'volume', 'writing',
+            'ranges with metadata', 'ETags', 'GET if-match', 'PUT if-none-match',
+            'PUT if-match', 'PUT if-match, missing', 'PUT if-match, right',
+            'creators at once', 'swaps at once', 'list after put', 'delete many',
+            'list after delete', 'complete if-match', 'uploads in parts', 'versioning',
+            'latency', 'throughput']
+
+    # What fails, and the harm that makes it fail; a tag that is not the object's
+    # cannot be matched either.  Puts below probe/ are, in
+    # order: one, over it, then those of the four lines PUT if-...; then the rivals.
+    # Listings: the bucket, two objects, and one again.  After those in LAST there is
+    # nothing left to look at.
+    BROKEN = (
+        ('bucket', 'status', dict(kind='list', times=1, status=403, code='AccessDenied')),
+        ('absence', 'status', dict(kind='get', key='/probe/', times=1, status=403,
+                                   code='AccessDenied')),
+        ('volume', 'status', dict(kind='get', key='/head$', status=403,
+                                  code='AccessDenied')),
+        ('writing', 'status', dict(kind='put', status=403, code='AccessDenied')),
+        ('overwriting', 'status', dict(kind='put', skip=1, status=403, code='AccessDenied')),
+        ('ranges with metadata', 'range-ignored', dict(kind='get', key='/probe/')),
+        (('ETags', 'PUT if-match, right'), 'wrong-tag', dict(kind='put', times=2)),
+        ('GET if-match', 'conditions-ignored', dict(kind='get')),
+        ('PUT if-none-match', 'conditions-ignored', dict(kind='put', skip=2, times=1)),
+        ('PUT if-match', 'conditions-ignored', dict(kind='put', skip=3, times=1)),
+        ('PUT if-match, missing', 'conditions-ignored', dict(kind='put', skip=4, times=1)),
+        ('PUT if-match, right', 'status', dict(kind='put', skip=5, times=1, status=403,
+                                               code='AccessDenied')),
+        ('creators at once', 'conditions-ignored', dict(kind='put', skip=6,
+                                                        which=['if-none-match'])),
+        ('swaps at once', 'conditions-ignored', dict(kind='put', skip=6, which=['if-match'])),
+        ('list after put', 'empty-list', dict(kind='list', skip=1, times=1)),
+        ('list after delete', 'stale-list', dict(kind='list', skip=3)),
+        ('delete many', 'status', dict(kind='delete-many', status=501,
+                                       code='NotImplemented')),
+        ('complete if-match', 'conditions-ignored', dict(kind='complete')),
+        ('parts that are copies', 'status', dict(kind='copy-part', status=403,
+                                                 code='AccessDenied')),
+        ('uploads in parts', 'status', dict(kind='create', status=403,
+                                            code='AccessDenied')),
+        ('cleaning up', 'status', dict(kind='delete', times=1, status=403,
+                                       code='AccessDenied')),
+    )
+    LAST = 'bucket', 'absence', 'writing', 'overwriting'
+    MERELY = ('volume', 'GET if-match', 'delete many', 'complete if-match',
+              'parts that are copies', 'uploads in parts', 'cleaning up')	# exit 0
+
+    def of_the_place(self, found):
+        whats = list(found)
+        return whats[whats.index('credentials'):]
+
+    def test_each_line_is_a_no_when_just_that_is_broken(self):
+        for number, (broken, harm, how) in enumerate(self.BROKEN):
+            broken = [broken] if isinstance(broken, str) else list(broken)
+            what = broken[0]
+            with self.subTest(what=what):
+                proxy = self.proxy()
+                rule = proxy.harm(harm, **how)
+                found = self.found('%s%d' % (self.vol, number),
+                                   status=0 if what in self.MERELY else 1,
+                                   env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
+                proxy.close()
+                self.assertGreater(rule.fired, 0)
+                looked = self.of_the_place(found)
+                self.assertEqual([w for w in looked if not found[w]['ok']], broken)
+                self.assertRegex(found[what]['detail'], '[^: ]$')
+                self.assertEqual(what == 'volume', found[what]['remedy'] is None)
+                if what in self.LAST:
+                    self.assertEqual(looked[-1], what)
+                else:
+                    self.assertEqual([w for w in self.GOOD if w not in looked],
+                                     ['complete if-match'] * (what in (
+                                         'uploads in parts', 'parts that are copies')))
+
+    def test_clock_and_credentials_are_lines_of_their_own(self):
+        proxy = self.proxy()
+        proxy.skew = 7200
+        found = self.found(self.vol, env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
+        self.assertEqual([w for w in self.of_the_place(found) if not found[w]['ok']], ['clock'])
+        self.assertRegex(found['clock']['detail'], 'is 7(199|200|201) s ahead')
+        found = self.found(self.vol, status=1, env={n: v for n, v in self.env.items()
+                                                    if not n.startswith('AWS_')})
+        self.assertEqual(self.of_the_place(found), ['credentials'])
+        self.assertFalse(found['credentials']['ok'])
 
     def test_a_good_server_is_called_good_and_nothing_is_left(self):
         found = self.found(self.vol)
-        for what in ('credentials', 'bucket', 'endpoint', 'clock', 'absence', 'writing',
-                     'ranges with metadata', 'ETags', 'PUT if-none-match', 'PUT if-match',
-                     'PUT if-match, missing', 'creators at once', 'swaps at once',
-                     'list after put', 'delete many', 'list after delete',
-                     'uploads in parts', 'versioning', 'latency', 'throughput'):
-            self.assertTrue(found[what]['ok'], found[what])
+        self.assertEqual(self.of_the_place(found), self.GOOD)
+        self.assertEqual([f for f in found.values() if f['what'] in self.GOOD and not f['ok']],
+                         [])
         self.assertEqual(self.keys_of(), [])
         self.assertIn(self.endpoint, found['endpoint']['detail'])
 

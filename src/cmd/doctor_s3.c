@@ -117,21 +117,27 @@ static enum store_outcome lab_put_wrongly(struct lab *lab, const char *key,
 
 static void look_at_conditions(struct lab *lab, const char *key, const char *tag)
 {
-	char wrong[STORE_TAG_MAX];
+	char wrong[STORE_TAG_MAX], right[STORE_TAG_MAX];
 	size_t length = strlen(tag);
+	bool kept;
 
 	snprintf(wrong, sizeof(wrong), "%s", tag);
 	if (length > 2)
 		wrong[length - 2] = wrong[length - 2] == '0' ? '1' : '0';
-	lab_must_refuse(lab, "PUT if-none-match", lab_put_wrongly(lab, key,
-							      HEADER("If-None-Match", "*")),
-		    "refused where there is an object");
-	lab_must_refuse(lab, "PUT if-match", lab_put_wrongly(lab, key, HEADER("If-Match", wrong)),
-		    "refused where the object is another one");
+	kept = lab_must_refuse(lab, "PUT if-none-match",
+			       lab_put_wrongly(lab, key, HEADER("If-None-Match", "*")),
+			       "refused where there is an object");
+	kept &= lab_must_refuse(lab, "PUT if-match",
+				lab_put_wrongly(lab, key, HEADER("If-Match", wrong)),
+				"refused where the object is another one");
 	lab_must_refuse(lab, "PUT if-match, missing", lab_put_wrongly(lab, lab_key(lab),
 								  HEADER("If-Match", tag)),
 		    "refused where there is no object");
-	lab_must(lab, "PUT if-match, right", lab_put(lab, key, "y", 1, HEADER("If-Match", tag)) ==
+	snprintf(right, sizeof(right), "%s", tag);
+	/* What was let through has made it another object. */
+	if (!kept && lab_put(lab, key, "w", 1, NO_HEADERS) == STORE_DONE)
+		snprintf(right, sizeof(right), "%s", lab->tag);
+	lab_must(lab, "PUT if-match, right", lab_put(lab, key, "y", 1, HEADER("If-Match", right)) ==
 	     STORE_DONE, "done where it is this very object",
 	     "use another server: no commit could be made");
 }
@@ -436,18 +442,22 @@ static void try_all(struct lab *lab)
 static void clean_up(struct lab *lab)
 {
 	bool stopped = atomic_exchange(&stop, false), left = false;
+	char why[sizeof(lab->why)] = "";
 	enum store_outcome outcome;
 	unsigned int i;
 
 	for (i = 0; i < lab->nr_keys; i++) {
 		outcome = lab_delete(lab, lab->keys[i]);
-		left |= outcome != STORE_DONE && outcome != STORE_ABSENT;
+		if (outcome != STORE_DONE && outcome != STORE_ABSENT) {
+			left = true;
+			snprintf(why, sizeof(why), "%s", lab->why);
+		}
 		free(lab->keys[i]);
 	}
 	if (left)
 		note(lab->findings, "cleaning up", false,
 		     "objmap gc of a volume there does it later, or delete PREFIX/probe/",
-		     "not all could be deleted: %s", lab->why);
+		     "not all could be deleted: %s", why[0] ? why : "no answer");
 	if (stopped) {
 		note(lab->findings, "trials", false, "let it run to its end",
 		     "ended by a signal");
