@@ -129,8 +129,7 @@ class Reading(ObjectWorld):
         place = self.place() + '?versionId=' + first
         h = self.connect(self.mount(place))
         self.expect_same(bytes(h.pread(MIB, 0)), old)
-        p = self.objmap('mount', place, self.path('x/y'), '--writable', status=None)
-        self.assertNotEqual(p.returncode, 0)
+        p = self.objmap('mount', place, self.path('x/y'), '--writable', status=2)
 
     def test_what_is_not_there_is_told_in_words(self):
         self.s3.put(self.bucket, 'empty', b'')
@@ -315,7 +314,8 @@ class Writing(ObjectWorld):
         self.assertEqual(bytes(self.h.pread(4000, 100)), b'ours' * 1000)
         self.h.shutdown()
         pid = self.status(self.where)['pid']
-        self.objmap('umount', self.where, status=None)
+        p = self.objmap('umount', self.where, status=1)
+        self.assertIn(b'of unsaved writes were kept in', p.stderr)
         wait_gone(pid)
         self.assertEqual(self.stored(), b'theirs')
         self.expect_clean('image')
@@ -479,7 +479,7 @@ class Writing(ObjectWorld):
         self.assertRegex(trouble['reason'], 'publishing: .*SlowDown')
         self.assertRegex(self.log(), 'publishing: .*SlowDown.*trying again')
         self.assertIsNone(self.bounded(lambda: self.objmap(
-            'umount', self.where, '--no-drain', '--force', status=None), 'umount'))
+            'umount', self.where, '--no-drain', '--force'), 'umount'))
         wait_gone(self.pids[-1])
         thread.join(10)
 

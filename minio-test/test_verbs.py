@@ -113,6 +113,28 @@ class Making(Verbs):
         self.assertGreater(self.json('info', self.vol)['epoch'], epoch)
         self.assertEqual(self.read(self.vol), bytes(MIB))
 
+    def test_what_is_stored_has_the_class_and_the_tags_that_were_asked_for(self):
+        """Whole objects and those in parts; and every request says who pays."""
+        proxy = self.proxy()
+        options = ['--storage-class', 'REDUCED_REDUNDANCY', '--tags', 'team=disk&for=a%20b',
+                   '--requester-pays']
+        self.objmap('copy', '-q', self.image(12 * MIB)[0], self.vol, '--chunk-size', '8M',
+                    '--multipart-threshold', '5M', '--part-size', '5M', *options,
+                    env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
+        keys = self.keys_of()
+        self.assertTrue(proxy.requests('create'))
+        self.assertEqual(len(keys), 3)
+        for key in keys:
+            self.assertEqual(self.s3.head(self.bucket, key).headers.get('x-amz-storage-class'),
+                             'REDUCED_REDUNDANCY', key)
+            found = self.s3.request('GET', self.bucket, key, {'tagging': ''}).xml
+            self.assertEqual({t.findtext('Key'): t.findtext('Value') for t in found.iter('Tag')},
+                             {'team': 'disk', 'for': 'a b'}, key)
+        self.assertEqual([r for r in proxy.requests()
+                          if r.header.get('x-amz-request-payer') != 'requester'], [])
+        self.objmap('create', self.vol + '2', '--size', '1M')
+        self.assertNotIn('x-amz-storage-class', self.s3.head(self.bucket, 'vol2/head').headers)
+
     def test_names_with_escapes_mean_one_key_everywhere(self):
         place = 's3://%s/a%%40b/c%%3f%%25d e' % self.bucket
         self.objmap('create', place, '--size', '1M')
@@ -252,6 +274,83 @@ class Serving(Verbs):
                       self.objmap('status', where).stdout)
         self.objmap('umount', where)
 
+    def counted(self, proxy, where):
+        """status, whose counters are those of PROXY; its causes."""
+        def seen(kind, key=None):
+            return len(proxy.requests(kind, key))
+        status = self.status(where)
+        store, push = status['store'], status['push']
+        self.assertEqual(sum(c['requests'] for c in store['causes'].values()),
+                         len(proxy.requests()))
+        self.assertEqual(store['operations']['get'], seen('get'))
+        self.assertEqual(store['operations']['delete'], seen('delete-many') + seen('delete'))
+        self.assertEqual((store['operations']['list'], seen('list')), (0, 0))
+        self.assertEqual((push['parts'], push['completes'], push['aborts']),
+                         (seen('part'), seen('complete'), seen('abort')))
+        return status, store['causes']
+
+    def test_status_counts_what_the_server_was_asked_by_what_it_was_for(self):
+        self.objmap('create', self.vol, '--size', '256M', '--chunk-size', '64K')
+        proxy = self.proxy()
+        self.env['AWS_ENDPOINT_URL_S3'] = proxy.endpoint
+        where = self.mount(self.vol, '--grace', '0')
+        # More than head remembers, so that a node of the map is put; then once more.
+        self.write(where, self.random.randbytes(33 * MIB))
+        self.write(where, b'x' * 65536)
+        wait_for(lambda: proxy.requests('delete-many') and not
+                 self.status(where)['store']['in_flight'], 'the old chunk to be deleted')
+        status, causes = self.counted(proxy, where)
+        puts = {cause: len(proxy.requests('put', key)) for cause, key in (
+            ('push', '/chunk/'), ('map', '/map/'), ('head', '/(head$|probe/)'))}
+        self.assertEqual((puts['push'], puts['map']), (33 * 16 + 1, 1))
+        self.assertEqual(status['push']['puts'], sum(puts.values()))
+        self.assertEqual(status['store']['operations']['put'], sum(puts.values()))
+        self.assertEqual(causes['push'], {'requests': puts['push'], 'bytes_in': 0,
+                                          'bytes_out': puts['push'] * 65536})
+        self.assertEqual(causes['map'], {'requests': 1, 'bytes_in': 0, 'bytes_out': 24 * 1024})
+        # The probe's puts were refused, and its objects deleted, as head's.
+        self.assertEqual(causes['head']['bytes_out'], sum(
+            r.length for r in proxy.requests('put', '/(head$|probe/)') if r.status == 200))
+        self.assertEqual(causes['gc']['requests'], len(proxy.requests('delete-many')) - 1)
+        for cause in 'demand', 'prefetch', 'list':
+            self.assertEqual(causes[cause], {'requests': 0, 'bytes_in': 0, 'bytes_out': 0})
+        self.objmap('umount', where)
+
+        proxy.forget()
+        where = self.mount(self.vol, '--read-only')
+        import nbd
+        h = nbd.NBD()
+        h.connect_uri(where)
+        h.pread(4096, 100 * 65536)
+        h.shutdown()
+        status, causes = self.counted(proxy, where)
+        self.assertEqual([(c, n['requests'], n['bytes_in']) for c, n in causes.items()
+                          if n['requests'] and c != 'head'],
+                         [('demand', 1, 65536), ('map', 1, 24 * 1024)])
+        self.assertEqual(causes['head']['requests'], len(proxy.requests('get', '/head$')))
+        self.objmap('umount', where)
+
+    def test_status_counts_uploads_that_were_given_up(self):
+        self.objmap('create', self.vol, '--size', '32M', '--chunk-size', '16M')
+        proxy = self.proxy()
+        self.env['AWS_ENDPOINT_URL_S3'] = proxy.endpoint
+        where = self.mount(self.vol, '--part-size', '5M', '--memory-limit', '128M')
+        refused = proxy.harm('status', kind='part', query='partNumber=2', times=1, status=403,
+                             code='AccessDenied')
+        with self.assertRaises(Exception):
+            self.write(where, self.random.randbytes(16 * MIB))
+        self.assertEqual(refused.fired, 1)
+        wait_for(lambda: not self.status(where)['store']['in_flight'], 'the abort')
+        status, _ = self.counted(proxy, where)
+        self.assertEqual((status['push']['completes'], status['push']['aborts']), (0, 1))
+        self.assertEqual(list(self.s3.uploads(self.bucket)), [])
+        self.write(where, b'')		# its flush takes what is still dirty
+        status, _ = self.counted(proxy, where)
+        self.assertEqual((status['push']['batches'], status['push']['completes'],
+                          status['push']['aborts']), (1, 1, 1))
+        self.assertEqual(status['volume']['failed_commits'], 1)
+        self.objmap('umount', where)
+
     def test_a_file_carries_a_file_system(self):
         self.carries_a_file_system()
 
@@ -277,7 +376,9 @@ class Serving(Verbs):
         with self.assertRaises(Exception):
             self.write(where, b'x' * 4096)
         self.assertTrue(self.status(where)['volume']['fenced'])
-        self.objmap('umount', where, status=None)
+        p = self.objmap('umount', where, '--json', status=1)
+        self.assertEqual(json.loads(p.stdout), {'where': where, 'saved': False})
+        self.assertIn(b'of unsaved writes were kept in', p.stderr)
 
     def test_a_server_that_is_away_is_waited_for_and_status_says_why(self):
         self.volume()
