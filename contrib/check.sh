@@ -59,7 +59,7 @@ suite() {
 	printf '%-34s %4d passed %4d failed %4d skipped %5d s %5d CPU\n' \
 		"$name" "$passed" "$failed" "$skipped" "$((SECONDS - begin))" "$((cpu))"
 	if [ "$failed" != 0 ]; then
-		sed "s/^/    /" "$log" | tail -n 60
+		sed '/^\[\(RUN \|PASS\)/d; s/^/    /' "$log" | tail -n 60
 	fi
 }
 
@@ -67,6 +67,8 @@ suite() {
 counts() {
 	awk -v status="$2" '
 		/^suite: [0-9]+ passed/ { p = $2; f = $4; s = $6; told = 1 }
+		# Criterion leaves them out of its synthesis, and tells them with --verbose.
+		/^\[SKIP\]/ { s++ }
 		/Synthesis: Tested:/ {
 			gsub(/[^0-9 ]/, " ")
 			n = split($0, v, " ")
@@ -223,7 +225,7 @@ together suite "walk volume" $((seconds + 120)) "$dir/gcc/tests/volume/walk-volu
 together suite "crash" $((limit * 2)) $python tests/crash --rounds $rounds
 # Ten thousand operations on each pipeline; the sanitizers see a part of them.
 for t in $unit_names; do
-	together suite "unit $(basename "$t")" $limit "$dir/gcc/$t" --jobs 1
+	together suite "unit $(basename "$t")" $limit "$dir/gcc/$t" --jobs 1 --verbose
 done
 for t in $(ls tests/*/test_*.py | longest_first); do
 	together suite "clients $(basename "$t" .py)" $limit $python "$t"
@@ -249,7 +251,7 @@ race_clients tests/cmd/test_copy.py $copies
 race_clients tests/nbd/test_protocol.py
 for t in $unit_names; do
 	together suite "asan $(basename "$t")" $limit env OBJMAP_TEST_OPERATIONS=$operations \
-		bash -c 'sanitized "$@"' - "$dir/clang/$t" --jobs 1
+		bash -c 'sanitized "$@"' - "$dir/clang/$t" --jobs 1 --verbose
 done
 together suite "asan leak-is-seen" 60 bash -c 'leak_is_seen "$@"' - "$dir/clang/tests/leak-canary"
 for t in $(cd "$dir/tsan" && find tests -type f -name 'race-*' -perm -u+x ! -name '*.*' ! -path '*/.libs/*' | sort); do
@@ -295,7 +297,7 @@ awk '{ p += $1; f += $2; s += $3 } END {
 	exit f > 0 || p == 0
 }' "$results"/* >"$dir/closing"
 status=$?
-grep -hE '(\.\.\. |^)skipped' "$logs"/* | sort | uniq -c
+grep -hE '(\.\.\. |^)skipped|^\[SKIP\]' "$logs"/* | sort | uniq -c
 [ $status = 0 ] || { echo "failed:"; cd "$results" && awk '$2 > 0 { print "    " FILENAME }' *; }
 echo "minutes$parts"
 cat "$dir/closing"

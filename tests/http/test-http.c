@@ -804,6 +804,60 @@ Test(http, there_are_never_more_connections_than_asked_for)
 	world_end();
 }
 
+/* Room for @mib MiB that the server never fills. */
+static struct asked *get_mib(unsigned int mib, enum request_priority priority)
+{
+	struct asked *asked = get("/", (size_t)mib << 20);
+
+	asked->request.priority = priority;
+	return asked;
+}
+
+static unsigned int nr_busy(void)
+{
+	struct http_counts counts;
+
+	http_counts(&counts);
+	return counts.busy;
+}
+
+/* 256 MiB of demand; half of it for all that is not. */
+Test(http, bytes_in_flight_are_bounded_unless_one_alone_has_more)
+{
+	static const struct {
+		enum request_priority priority;
+		unsigned int mib[4], busy;
+	} cases[] = {
+		{ PRIORITY_DEMAND, { 128, 128, 1, 1 }, 2 },
+		{ PRIORITY_DEMAND, { 128, 127, 1, 1 }, 3 },
+		{ PRIORITY_DEMAND, { 300, 1, 1, 1 }, 1 },
+		{ PRIORITY_PREFETCH, { 64, 64, 1, 1 }, 2 },
+		{ PRIORITY_PUSH, { 64, 63, 1, 1 }, 3 },
+		{ PRIORITY_PUSH, { 200, 1, 1, 1 }, 1 },
+	};
+	struct asked *asked[4];
+	unsigned int before;
+
+	serve(reply_gate);
+	open_client((struct http_client_options){ .connections = 16 });
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		server_shut_gate(server);
+		before = server_requests(server);
+		for (int j = 0; j < 4; j++)
+			asked[j] = submit(get_mib(cases[i].mib[j], cases[i].priority));
+		cr_assert(server_wait_requests(server, before + cases[i].busy));
+		usleep(50000);
+		cr_expect_eq(nr_busy(), cases[i].busy, "case %zu: %u at once", i, nr_busy());
+		cr_expect_eq(server_requests(server), before + cases[i].busy, "case %zu", i);
+		server_open_gate(server);
+		for (int j = 0; j < 4; j++) {
+			expect_data(ended(asked[j]), 1000);
+			drop(asked[j]);
+		}
+	}
+	world_end();
+}
+
 static bool reply_gate_puts(struct visit *visit)
 {
 	if (!strcmp(visit->method, "PUT"))

@@ -125,11 +125,13 @@ int main(void)
 	stage_close(top);
 	pipelines = contract_pipelines(&nr);
 	for (unsigned int i = 0; i < nr; i++)
-		if (contract_lacks(&pipelines[i]))
-			printf("race-stage: %s: skipped: %s is not on PATH\n",
+		if (contract_lacks(&pipelines[i])) {
+			printf("race-stage: %s: %s is not on PATH\n",
 			       pipelines[i].name, contract_lacks(&pipelines[i]));
-		else
+			failed = 1;
+		} else {
 			failed |= contract_run(&pipelines[i], contract_seed(), 300);
+		}
 	puts(failed ? "race-stage: FAILED" : "race-stage: ok");
 	return failed;
 }
