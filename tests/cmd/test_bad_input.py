@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pwd
+import shutil
 import stat
 import struct
 import subprocess
@@ -158,6 +159,52 @@ class BadInput(World):
         self.damage(newer)
         self.every_verb_on(self.place, 1, 'newer')
 
+    def test_a_full_disk_changes_no_volume_that_is_there(self):
+        d = self.tmpfs('small', 2 << 20)
+        self.place, self.head = 'dir:' + d + '/vol', d + '/vol/head'
+        self.create()
+        self.objmap('copy', '-q', '--overwrite', self.image(1 << 19), self.place)
+        self.objmap('snapshot', 'create', self.place, 'n')
+        with open(d + '/filler', 'wb', buffering=0) as f:
+            try:
+                while f.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+        image = self.image(1 << 20)
+        where = 'nbd+unix:///?socket=' + self.path('s')
+        for args in (['create', 'dir:' + d + '/new', '--size', '1M'],
+                     ['snapshot', 'create', self.place, 'two'],
+                     ['snapshot', 'delete', self.place + '@n'],
+                     ['clone', self.place + '@n', 'dir:' + d + '/new'],
+                     ['rollback', self.place + '@n', '--yes'],
+                     ['resize', self.place, '8M'],
+                     ['mount', self.place, where],
+                     ['delete', self.place, '--yes'],
+                     ['copy', image, self.place, '--overwrite'],
+                     ['copy', image, 'dir:' + d + '/new'],
+                     ['copy', image, d + '/file']):
+            with self.subTest(args=args):
+                before = tree(d)
+                p = self.objmap(*args, status=1)
+                self.assertIn('No space left', p.stderr.decode())
+                for made in 'new', 'file':	# an empty folder or file may be left
+                    self.clear(d + '/' + made)
+                self.assertEqual(tree(d), before, 'something was changed')
+        os.unlink(d + '/filler')
+        self.objmap('verify', '-q', self.place)
+        self.objmap('mount', self.place, where)
+        self.objmap('umount', where)
+
+    def clear(self, path):
+        """Takes away what holds not one byte, and no volume."""
+        if os.path.isfile(path):
+            self.assertEqual(os.path.getsize(path) % 4096, 0, 'a piece of a file')
+            os.unlink(path)
+        elif os.path.isdir(path):
+            self.assertNotIn('head', os.listdir(path))
+            shutil.rmtree(path)
+
     def test_a_full_disk(self):
         d = self.tmpfs('small', 2 << 20)
         image = self.image(4 << 20)
@@ -181,6 +228,14 @@ class BadInput(World):
         nobody = pwd.getpwnam('nobody')
         self.create()
         image = self.image(1 << 16)
+        # Something that gc would have to delete.
+        for _ in range(2):
+            self.objmap('copy', '-q', '--overwrite', self.image(1 << 16), self.place)
+        self.objmap('snapshot', 'create', self.place, 'old')
+        found = json.loads(self.objmap('gc', self.place, '--grace', '0', '--dry-run',
+                                       '--json').stdout)
+        self.assertGreater(found['deleted'], 0)
+        shutil.rmtree(self.path('run'))
         os.mkdir(self.path('run'), 0o700)
         os.chown(self.path('run'), nobody.pw_uid, nobody.pw_gid)
         os.chmod(self.dir, 0o755)
@@ -198,13 +253,61 @@ class BadInput(World):
                      ['delete', self.place, '--yes'],
                      ['copy', image, self.place, '--overwrite'],
                      ['copy', image, self.path('out')],
+                     ['snapshot', 'delete', self.place + '@old'],
+                     ['clone', self.place + '@old', 'dir:' + self.path('new')],
                      ['gc', self.place, '--grace', '0']):
             with self.subTest(args=args):
-                if args[0] == 'gc':	# nothing to delete, nothing to write
-                    continue
                 message = self.refused(1, 'ermission denied', *args, env=env,
                                        program=program, preexec_fn=as_nobody)
                 self.assertIn(self.dir, message)
+
+    def on_kind(self, magic):
+        """The environment of a program for which all files lie on such a file system."""
+        library = self.path('fake-statfs.so')
+        if not os.path.exists(library):
+            require('gcc')
+            self.run_ok('gcc', '-shared', '-fPIC', '-o', library,
+                        fixtures.TOP + '/tests/cmd/fake-statfs.c', '-ldl')
+        return dict(self.env, LD_PRELOAD=library, FAKE_STATFS=hex(magic))
+
+    # The kernel's numbers of them; FUSE may be anything.
+    NETWORK = {'NFS': 0x6969, 'CIFS': 0xff534d42, 'SMB': 0xfe534d42, 'Ceph': 0xc36400,
+               '9P': 0x1021997, 'AFS': 0x5346414f, 'Coda': 0x73757245, 'Lustre': 0xbd00bd0}
+    FUSE, EXT4 = 0x65735546, 0xef53
+
+    def test_a_volume_on_a_network_file_system_needs_a_word(self):
+        self.create()
+        for name, magic in dict(self.NETWORK, FUSE=self.FUSE).items():
+            with self.subTest(kind=name):
+                env = self.on_kind(magic)
+                for args in (['info', self.place], ['snapshot', 'create', self.place, 'n'],
+                             ['create', 'dir:' + self.path('new'), '--size', '1M']):
+                    p = self.objmap(*args, status=1, env=env)
+                    self.assertIn('is on a network file system (%s)' % name, p.stderr.decode())
+                    self.assertIn(b'?network=yes', p.stderr)
+                os.rmdir(self.path('new'))
+                self.objmap('snapshot', 'create', self.place + '?network=no', name, status=1,
+                            env=env)
+                self.objmap('snapshot', 'create', self.place + '?network=yes', name, env=env)
+        self.objmap('snapshot', 'create', self.place, 'here', env=self.on_kind(self.EXT4))
+        names = [s['name'] for s in json.loads(
+            self.objmap('snapshot', 'list', self.place, '--json').stdout)]
+        self.assertEqual(names, [*self.NETWORK, 'FUSE', 'here'])
+
+    def test_a_state_folder_on_a_network_file_system_is_refused(self):
+        self.create()
+        with open(self.head, 'rb') as f:
+            head = f.read()
+        for name, magic in dict(self.NETWORK, OCFS2=0x7461636f, GFS2=0x1161970).items():
+            with self.subTest(kind=name):
+                p = self.objmap('mount', self.place + '?network=yes',
+                                'nbd+unix:///?socket=' + self.path('s'), status=1,
+                                env=self.on_kind(magic))
+                self.assertIn(b'state folder ' + self.path('state').encode() +
+                              b' is on a network file system', p.stderr)
+                self.assertIn(b'--state DIR', p.stderr)
+        with open(self.head, 'rb') as f:
+            self.assertEqual(f.read(), head, 'it was claimed')
 
     def test_a_second_writer(self):
         self.create()

@@ -7,6 +7,7 @@ import mmap
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -462,6 +463,33 @@ class Mountpoint(Fuse):
         self.assertIn(b'objmap umount', p.stderr)
         self.assertEqual(os.stat(path).st_size, MIB)
         self.umount(path)
+
+    def test_no_volume_is_claimed_for_a_place_where_it_cannot_be(self):
+        place = self.volume()
+        with open(self.path('full'), 'w') as f:
+            f.write('mine')
+        os.mkdir(self.path('folder'))
+        os.symlink('nowhere', self.path('link'))
+        busy = self.mount('memory:1M', name='busy')
+        sock = 'nbd+unix:///?socket=' + self.path('sock')
+        self.objmap('mount', 'memory:1M', sock)
+        self.pids.append(self.daemon(sock))
+        with socket.create_server(('127.0.0.1', 0)) as taken, \
+                open(self.path('vol/head'), 'rb') as f:
+            head = f.read()
+            for where in (busy, self.path('full'), self.path('folder'), self.path('link'),
+                          self.path('none/disk'), sock,
+                          'nbd://127.0.0.1:%d/' % taken.getsockname()[1]):
+                with self.subTest(where=where):
+                    self.objmap('mount', place, where, status=2 if '/none/' in where else 1)
+                    # A claim swaps head, another file: also one that was given back.
+                    with open(self.path('vol/head'), 'rb') as now:
+                        self.assertEqual(now.read(), head)
+                    self.assertIsNone(json.loads(
+                        self.objmap('info', place, '--json').stdout)['holder'])
+        self.umount(self.mount(place))
+        self.umount(busy)
+        self.objmap('umount', sock)
 
     def test_a_dead_mount_is_cleaned_up_by_the_next(self):
         path = self.mount('memory:1M')
