@@ -391,6 +391,10 @@ class Serving(Verbs):
             self.assertIn('head' if 'head' in trouble['reason'] else 'chunk',
                           trouble['reason'])
             self.assertIn(b'TROUBLE', self.objmap('status', where).stdout)
+            # As objmap-status(1) names them.
+            self.assertEqual(set(trouble), {'reason', 'seconds', 'attempts'})
+            self.assertEqual(set(self.status(where)['http']),
+                             {'connections', 'busy', 'queued', 'connects'})
             time.sleep(1)
             self.assertIsNone(flush.poll())
             pid = self.status(where)['pid']

@@ -141,8 +141,12 @@ static void print_mount(const json_t *mount)
 
 static int ask(const char *control, json_t **status)
 {
-	return control_call(control, json_pack("{s:s}", "command", "status"),
-			    ANSWER_TIMEOUT, NULL, NULL, status);
+	int error = control_call(control, json_pack("{s:s}", "command", "status"),
+				 ANSWER_TIMEOUT, NULL, NULL, status);
+
+	if (!error)
+		json_object_del(*status, "error");	/* the answer's, not the mount's */
+	return error;
 }
 
 static void add_mount(void *context, const char *control)
