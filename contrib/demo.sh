@@ -133,6 +133,8 @@ if [ -w /dev/fuse ] && command -v fusermount3 >/dev/null; then
 		echo "hello from the loop device" >mnt/hello
 		umount mnt
 		mounted=
+	else
+		say "   (not root, or no loop device here: its file system is not mounted)"
 	fi
 	show objmap umount "$work/disk"
 else

@@ -71,14 +71,27 @@ class Contract(world.MinioWorld):
 
     def test_the_demo_on_a_bucket(self):
         place = 's3://%s/demo/disk' % self.bucket
-        demo = os.path.join(fixtures.TOP, 'contrib', 'demo.sh')
-        p = self.run_ok(demo, '--no-install', place, timeout=300,
-                        env=dict(self.env, DEMO_DIR=fixtures.BUILD, TMPDIR='/tmp'))
-        self.assertIn(b'the snapshot is the first image, byte for byte', p.stdout)
-        if fixtures.can('fuse'):
-            self.assertIn(b'and all that was in the folder, too', p.stdout)
+        fixtures.require('fuse')
+        said = fixtures.run_demo(self, place)
+        self.assertIn('swaps at once', said)
         self.objmap('info', place, status=1)		# it leaves nothing behind
         self.assertEqual([k for k in self.s3.keys(self.bucket) if '/chunk/' in k], [])
+
+    def test_the_demo_with_a_minio_of_its_own(self):
+        fixtures.require('fuse', 'curl')
+        for name in self.keys:
+            self.env.pop(name, None)
+        said = fixtures.run_demo(self, '--minio')
+        self.assertIn('A MinIO, with a bucket', said)
+        self.assertIn('s3://demo/vm7 is deleted', said)
+        self.assertEqual(self.s3.keys(self.bucket), [])		# it was another server's
+        # Its server has ended with it.
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            try:
+                with open('/proc/%s/cmdline' % pid) as f:
+                    self.assertNotIn(self.dir + '/objmap-demo', f.read())
+            except OSError:
+                pass		# it has ended by now
 
 
 if __name__ == '__main__':

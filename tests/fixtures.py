@@ -201,6 +201,30 @@ class World(unittest.TestCase):
         return d
 
 
+# ---- the demo ------------------------------------------------------------------------
+
+def run_demo(world, *arguments):
+    """Runs contrib/demo.sh of the program that is tested, looks at what every volume
+    shows there, the loop mount where this machine can do one, and returns what it said."""
+    # It runs make, which has nothing to do, and says what it shows on both outputs.
+    p = subprocess.run([os.path.join(TOP, 'contrib', 'demo.sh'), '--no-install', *arguments],
+                       env=dict(world.env, DEMO_DIR=BUILD, TMPDIR=world.dir), timeout=300,
+                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT)
+    said = p.stdout.decode(errors='replace')
+    world.assertEqual(p.returncode, 0, said)
+    for words in ('the file is the image, byte for byte', 'what was written is there',
+                  'and all that was in the folder, too', 'all good',
+                  'the snapshot is the first image, byte for byte', 'That was objmap.'):
+        world.assertIn(words, said)
+    if can('loop'):
+        world.assertRegex(said, '(?s)through a loop device.*\\blost\\+found\\b')
+    else:
+        world.assertIn('its file system is not mounted', said)
+    world.assertEqual([n for n in os.listdir(world.dir) if n.startswith('objmap-demo')], [])
+    return said
+
+
 # ---- the closing line -----------------------------------------------------------------
 
 def _in_this_tier(suite):
