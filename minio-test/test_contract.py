@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """What every store, stage and volume must do, done on a real MinIO: the C suites with
-OBJMAP_TEST_PLACE, plain and over TLS, and the demo on a bucket."""
+OBJMAP_TEST_PLACE, plain and over TLS, the random walk, and the demo on a bucket."""
 import os
 import re
 import subprocess
@@ -16,14 +16,24 @@ OPERATIONS, SECONDS = (3000, 1800) if fixtures.LONG else (300, 300)
 
 
 class Contract(world.MinioWorld):
-    def suite(self, program, *filters, timeout=SECONDS, **env):
+    def given(self, **env):
+        """An environment in which C programs find the test's bucket."""
+        return dict(self.env, OBJMAP_TEST_PLACE='s3://%s/t' % self.bucket,
+                    OBJMAP_TEST_OPERATIONS=str(OPERATIONS), **env)
+
+    def program(self, program, *args, timeout=300):
+        """Runs a C program of tests/ in the test's bucket, which it must use."""
+        p = self.run_ok(os.path.join(fixtures.BUILD, 'tests', program), *args,
+                        timeout=timeout, env=self.given())
+        self.assertTrue(self.s3.keys(self.bucket), 'the program was somewhere else')
+        return p
+
+    def suite(self, program, *filters, jobs=2, timeout=SECONDS, **env):
         """Runs a C suite in the test's bucket; how many tests passed."""
         p = subprocess.run(
-            [os.path.join(fixtures.BUILD, 'tests', program), '--jobs', '2',
+            [os.path.join(fixtures.BUILD, 'tests', program), '--jobs', str(jobs),
              *['--filter=' + f for f in filters]],
-            env=dict(self.env, OBJMAP_TEST_PLACE='s3://%s/t' % self.bucket,
-                     OBJMAP_TEST_OPERATIONS=str(OPERATIONS), **env),
-            capture_output=True, timeout=timeout)
+            env=self.given(**env), capture_output=True, timeout=timeout)
         said = (p.stdout + p.stderr).decode(errors='replace')
         found = re.search(r'Tested: .*?(\d+).*Passing: .*?(\d+)', re.sub('\x1b[^m]*m', '', said))
         self.assertTrue(found, said)
@@ -43,14 +53,42 @@ class Contract(world.MinioWorld):
             'volume/@(a_missing*|fua*|what_was*|a_reader*|a_whole*|an_incomp*)',)
         self.assertGreater(self.suite('volume/test-volume', *filters), 3)
 
+    def all_but(self, program, *slow):
+        """All of a suite, or what of it takes no long waits and no hundreds of puts."""
+        filters = () if fixtures.LONG else ('*/!(%s)' % '|'.join(slow),)
+        return self.suite('volume/' + program, *filters, jobs=6)
+
+    def test_races_of_writers_readers_and_gc(self):
+        self.assertGreater(self.all_but('test-races', 'a_chunk_of_64_mib*'), 23)
+
+    def test_swaps_of_head(self):
+        self.assertGreater(self.all_but('test-protocol', 'under_a_busy*', 'history*',
+                                        'clones_of_clones*'), 47)
+
+    def test_gc(self):
+        self.assertGreater(self.all_but('test-gc', 'grace_runs*', 'with_little_memory*',
+                                        'uploads_with_long*'), 21)
+
+    def test_verify(self):
+        self.assertGreater(self.all_but('test-verify', 'goes_through_two*'), 13)
+
+    def test_a_random_walk_violates_nothing(self):
+        seconds = 600 if fixtures.LONG else 6
+        p = self.program('volume/walk-volume', '--seed', str(fixtures.SEED),
+                         '--seconds', str(seconds), timeout=seconds + 120)
+        self.assertIn(b'no violation', p.stdout)
+
     @fixtures.long_test
     def test_commits_whose_steps_fail(self):
         self.assertGreater(self.suite('volume/test-commit'), 15)
 
     @fixtures.long_test
-    def test_races_of_volumes(self):
-        self.run_ok(os.path.join(fixtures.BUILD, 'tests/store/race-store'), timeout=300,
-                    env=dict(self.env, OBJMAP_TEST_PLACE='s3://%s/t' % self.bucket))
+    def test_many_threads_swap_one_head_and_each_swap_has_one_winner(self):
+        self.program('store/race-store')
+
+    @fixtures.long_test
+    def test_threads_at_one_volume_read_what_was_written(self):
+        self.program('volume/race-volume', '20')
 
     def test_the_contract_of_stores_over_tls(self):
         cert, key = self.path('cert.pem'), self.path('key.pem')

@@ -35,3 +35,15 @@ struct store *given_store_new(char name[64])
 	snprintf(name, 64, "test-%016" PRIx64, random_id());
 	return given_store_open(name);
 }
+
+struct store *given_store_or_mem(void)
+{
+	struct store *store;
+	char name[64];
+
+	if (given_place())
+		return given_store_new(name);
+	if (store_mem_open("mem:test", &store))
+		abort();
+	return store;
+}

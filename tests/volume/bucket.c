@@ -1,7 +1,8 @@
 /* bucket.c: a bucket in memory that behaves like S3.
  *
  * Objects lie in one array sorted by key.  Every request is completed before
- * submit returns, but for uploads that a test holds. */
+ * submit returns, but for uploads that a test holds.  Where a place is given, all is
+ * given_bucket.c's. */
 #include "tests/volume/bucket.h"
 
 #include <errno.h>
@@ -10,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "tests/store/given.h"
+#include "tests/volume/given_bucket.h"
 
 struct thing {
 	char *key;		/* from the top */
@@ -29,6 +33,7 @@ struct upload {
 };
 
 struct bucket {
+	struct given_bucket *given;	/* a real one; then all else here is nothing */
 	pthread_mutex_t lock;
 	struct upload *uploads;		/* the latest first */
 	bool unconditional;
@@ -37,8 +42,6 @@ struct bucket {
 	struct thing **things;	/* sorted by key */
 	unsigned int nr, room;
 	uint64_t clock_added;	/* seconds */
-	bucket_seen *seen;
-	void *context;
 };
 
 struct client {
@@ -103,8 +106,6 @@ static void thing_insert(struct bucket *bucket, struct thing *thing)
 
 static void thing_remove(struct bucket *bucket, unsigned int i)
 {
-	if (bucket->seen)
-		bucket->seen(bucket->context, bucket->things[i]->key, NULL, 0);
 	thing_free(bucket->things[i]);
 	memmove(&bucket->things[i], &bucket->things[i + 1],
 		(--bucket->nr - i) * sizeof(*bucket->things));
@@ -194,8 +195,6 @@ static enum store_outcome bucket_put(struct bucket *bucket, const char *key,
 	thing = thing_of_put(bucket, key, request);
 	memcpy(request->reply.tag, thing->tag, sizeof(thing->tag));
 	thing_insert(bucket, thing);
-	if (bucket->seen)
-		bucket->seen(bucket->context, key, thing->content, thing->count);
 	return STORE_DONE;
 }
 
@@ -291,6 +290,10 @@ static enum store_outcome bucket_list_uploads(struct bucket *bucket,
 
 void bucket_ignore_conditions(struct bucket *bucket)
 {
+	if (bucket->given) {
+		given_bucket_ignore_conditions(bucket->given);
+		return;
+	}
 	pthread_mutex_lock(&bucket->lock);
 	bucket->unconditional = true;
 	pthread_mutex_unlock(&bucket->lock);
@@ -298,6 +301,10 @@ void bucket_ignore_conditions(struct bucket *bucket)
 
 void bucket_hold_uploads(struct bucket *bucket, uint64_t count)
 {
+	if (bucket->given) {
+		given_bucket_hold_uploads(bucket->given, count);
+		return;
+	}
 	pthread_mutex_lock(&bucket->lock);
 	bucket->held = count;
 	pthread_mutex_unlock(&bucket->lock);
@@ -307,6 +314,10 @@ void bucket_finish_uploads(struct bucket *bucket)
 {
 	struct upload *upload, *next;
 
+	if (bucket->given) {
+		given_bucket_finish_uploads(bucket->given);
+		return;
+	}
 	pthread_mutex_lock(&bucket->lock);
 	upload = bucket->uploads;
 	bucket->uploads = NULL;
@@ -326,6 +337,10 @@ void bucket_orphan_uploads(struct bucket *bucket)
 	struct store_request *put;
 	struct upload *upload;
 
+	if (bucket->given) {
+		given_bucket_orphan_uploads(bucket->given);
+		return;
+	}
 	for (;;) {
 		pthread_mutex_lock(&bucket->lock);
 		for (upload = bucket->uploads; upload && !upload->put; )
@@ -346,6 +361,8 @@ unsigned int bucket_count_uploads(struct bucket *bucket)
 	const struct upload *upload;
 	unsigned int nr = 0;
 
+	if (bucket->given)
+		return given_bucket_count_uploads(bucket->given);
 	pthread_mutex_lock(&bucket->lock);
 	for (upload = bucket->uploads; upload; upload = upload->next)
 		nr++;
@@ -408,9 +425,12 @@ static const struct store_ops client_ops = {
 
 struct store *bucket_client(struct bucket *bucket, const char *prefix)
 {
-	struct client *client = calloc(1, sizeof(*client));
+	struct client *client;
 	char place[600];
 
+	if (bucket->given)
+		return given_bucket_client(bucket->given, prefix);
+	client = calloc(1, sizeof(*client));
 	snprintf(place, sizeof(place), "bucket:%s", prefix);
 	if (!client || store_init(&client->store, &client_ops, place) < 0) {
 		free(client);
@@ -428,11 +448,16 @@ struct bucket *bucket_open(void)
 	if (!bucket)
 		abort();
 	pthread_mutex_init(&bucket->lock, NULL);
+	if (given_place())
+		bucket->given = given_bucket_open();
 	return bucket;
 }
 
 void bucket_close(struct bucket *bucket)
 {
+	if (bucket->given)
+		given_bucket_close(bucket->given);
+	bucket->given = NULL;
 	bucket_finish_uploads(bucket);
 	while (bucket->nr)
 		thing_free(bucket->things[--bucket->nr]);
@@ -445,6 +470,8 @@ unsigned int bucket_count(struct bucket *bucket, const char *prefix)
 {
 	unsigned int i, nr = 0;
 
+	if (bucket->given)
+		return given_bucket_count(bucket->given, prefix);
 	pthread_mutex_lock(&bucket->lock);
 	for (i = find(bucket, prefix); i < bucket->nr; i++, nr++)
 		if (strncmp(bucket->things[i]->key, prefix, strlen(prefix)) != 0)
@@ -457,6 +484,10 @@ void bucket_print(struct bucket *bucket, const char *prefix)
 {
 	unsigned int i;
 
+	if (bucket->given) {
+		given_bucket_print(bucket->given, prefix);
+		return;
+	}
 	pthread_mutex_lock(&bucket->lock);
 	for (i = find(bucket, prefix); i < bucket->nr; i++) {
 		if (strncmp(bucket->things[i]->key, prefix, strlen(prefix)) != 0)
@@ -472,6 +503,8 @@ bool bucket_lose(struct bucket *bucket, const char *prefix)
 	unsigned int i;
 	bool found;
 
+	if (bucket->given)
+		return given_bucket_lose(bucket->given, prefix);
 	pthread_mutex_lock(&bucket->lock);
 	i = find(bucket, prefix);
 	found = i < bucket->nr &&
@@ -484,15 +517,11 @@ bool bucket_lose(struct bucket *bucket, const char *prefix)
 
 void bucket_clock_add(struct bucket *bucket, uint64_t seconds)
 {
+	if (bucket->given) {
+		given_bucket_clock_add(bucket->given, seconds);
+		return;
+	}
 	pthread_mutex_lock(&bucket->lock);
 	bucket->clock_added += seconds;
-	pthread_mutex_unlock(&bucket->lock);
-}
-
-void bucket_watch(struct bucket *bucket, bucket_seen *seen, void *context)
-{
-	pthread_mutex_lock(&bucket->lock);
-	bucket->seen = seen;
-	bucket->context = context;
 	pthread_mutex_unlock(&bucket->lock);
 }

@@ -1,7 +1,8 @@
-/* bucket.h: a bucket in memory that behaves like S3, for the tests of volumes:
- * several volumes under prefixes of their own, keys with one leading '/' from
- * the top (gets only), tags that are the content's hash, so that the same bytes
- * have the same tag again. */
+/* bucket.h: a bucket for the tests of volumes, in memory, where it behaves like S3,
+ * or below the place that is given (tests/store/given.h), where it is S3: several
+ * volumes under prefixes of their own, keys with one leading '/' from the top (gets
+ * only), tags that are the content's hash, so that the same bytes have the same tag
+ * again. */
 #ifndef OBJMAP_TESTS_BUCKET_H
 #define OBJMAP_TESTS_BUCKET_H
 
@@ -25,12 +26,6 @@ bool bucket_lose(struct bucket *bucket, const char *prefix);
 
 /* Time passes: the store's clock, for all that is put and asked from now on. */
 void bucket_clock_add(struct bucket *bucket, uint64_t seconds);
-
-/* From now on @seen is told, with the bucket locked, of every put and delete
- * that was applied; @content is NULL for a delete. */
-typedef void bucket_seen(void *context, const char *key, const void *content,
-			 size_t count);
-void bucket_watch(struct bucket *bucket, bucket_seen *seen, void *context);
 
 /* From now on conditions of puts are not looked at. */
 void bucket_ignore_conditions(struct bucket *bucket);

@@ -13,6 +13,7 @@
 #include "src/random.h"
 #include "src/volume/volume.h"
 #include "tests/store/fault_store.h"
+#include "tests/store/given.h"
 
 #define CHUNK	   (64u << 10)
 #define NR_CHUNKS  3000u
@@ -143,13 +144,11 @@ int main(int argc, char **argv)
 	pthread_t threads[NR_WRITERS + NR_READERS + 2];
 	unsigned int nr = 0, tries;
 	struct fault *fault;
-	struct store *mem, *store;
+	struct store *store;
 	int failed = 0;
 
 	log_open("/dev/null", LOG_LEVEL_ERROR);
-	if (store_mem_open("mem:race", &mem) < 0)
-		return 2;
-	fault = fault_open(mem);
+	fault = fault_open(given_store_or_mem());
 	store = client(fault);
 	if (volume_create(store, &create) < 0)
 		return 2;

@@ -6,6 +6,7 @@
 
 #include "src/volume/claim.h"
 #include "tests/store/fault_store.h"
+#include "tests/store/given.h"
 #include "tests/volume/bucket.h"
 #include "tests/volume/images.h"
 
@@ -16,11 +17,10 @@ static char first[VOLUME_KEY_MAX];	/* chunk 0, as it was written first */
 
 static void setup(void)
 {
-	struct store *mem, *client;
+	struct store *client;
 
 	log_open("/dev/null", LOG_LEVEL_ERROR);
-	cr_assert_eq(store_mem_open("mem:test", &mem), 0);
-	fault = fault_open(mem);
+	fault = fault_open(given_store_or_mem());
 	client = fault_client(fault);
 	atomic_store(&client->retry_for, 0);
 	image_new(&image, client, 3000);

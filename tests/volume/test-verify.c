@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "tests/store/fault_store.h"
+#include "tests/store/given.h"
 #include "tests/volume/images.h"
 
 static struct fault *fault;
@@ -12,11 +13,10 @@ static struct image image;
 
 static void setup_size(uint64_t nr_chunks)
 {
-	struct store *mem, *client;
+	struct store *client;
 
 	log_open("/dev/null", LOG_LEVEL_ERROR);
-	cr_assert_eq(store_mem_open("mem:test", &mem), 0);
-	fault = fault_open(mem);
+	fault = fault_open(given_store_or_mem());
 	client = fault_client(fault);
 	atomic_store(&client->retry_for, 0);
 	image_new(&image, client, nr_chunks);

@@ -653,23 +653,24 @@ Test(volume, an_incomplete_copy_opens_only_for_who_goes_on_with_it)
 {
 	const struct volume_create_options create = { .size = GIB, .incomplete = true };
 	struct volume_options how = { .writable = true };
-	struct store *mem, *store;
+	struct bucket *bucket = bucket_open();
+	struct store *first = bucket_client(bucket, "vol");
+	struct store *second = bucket_client(bucket, "vol");
 	struct volume *volume;
 
 	log_open("/dev/null", LOG_LEVEL_ERROR);
-	cr_assert_eq(store_mem_open("mem:test", &mem), 0);
-	cr_assert_eq(volume_create(mem, &create), 0);
-	cr_assert_eq(volume_open(mem, &how, &volume), -EUCLEAN);
+	cr_assert_eq(volume_create(first, &create), 0);
+	cr_assert_eq(volume_open(first, &how, &volume), -EUCLEAN);
 	how.writable = false;
-	cr_assert_eq(volume_open(mem, &how, &volume), -EUCLEAN);
+	cr_assert_eq(volume_open(first, &how, &volume), -EUCLEAN);
 	how.writable = how.accept_incomplete = true;
-	cr_assert_eq(store_mem_share(mem, &store), 0);
-	cr_assert_eq(volume_open(store, &how, &volume), 0);
+	cr_assert_eq(volume_open(second, &how, &volume), 0);
 	cr_assert_eq(volume_set_complete(volume), 0);
 	stage_close(volume_stage(volume));
 	how.accept_incomplete = false;
-	cr_assert_eq(volume_open(mem, &how, &volume), 0);
+	cr_assert_eq(volume_open(first, &how, &volume), 0);
 	stage_close(volume_stage(volume));
+	bucket_close(bucket);
 }
 
 /* ---- replaced objects ------------------------------------------------------------------ */

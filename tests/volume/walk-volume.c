@@ -6,7 +6,9 @@
  *	walk-volume [--seed N] [--seconds S] [--verbose]
  *
  * A walk is a row of lives of one volume, from create to delete; a violation
- * names the seed of its life, which begins the walk that finds it again. */
+ * names the seed of its life, which begins the walk that finds it again.  On a given
+ * place (tests/store/given.h) it does so only as far as requests that are under way
+ * together end in the same order; and the last life is cut short there. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdarg.h>
@@ -20,6 +22,7 @@
 #include "src/volume/claim.h"
 #include "src/volume/volume.h"
 #include "tests/store/fault_store.h"
+#include "tests/store/given.h"
 #include "tests/volume/bucket.h"
 #include "tests/volume/flat.h"
 
@@ -924,7 +927,8 @@ static void end_life(void)
 	store_close(store);
 }
 
-static void life(uint64_t seed)
+/* @end: clock_now() from which on it need not be long. */
+static void life(uint64_t seed, uint64_t end)
 {
 	unsigned int i;
 
@@ -935,7 +939,7 @@ static void life(uint64_t seed)
 	create();
 	for (i = 0; i < NR_SIDES; i++)
 		noise(i);
-	for (i = 0; i < STEPS; i++)
+	for (i = 0; i < STEPS && clock_now() < end; i++)
 		step();
 	end_life();
 	nr_lives++;
@@ -973,7 +977,7 @@ int main(int argc, char **argv)
 		sides[i] = fault_open(bucket_client(bucket, "vol"));
 	end = clock_now() + seconds * CLOCK_SECOND;
 	do
-		life(seed++);
+		life(seed++, given_place() ? end : UINT64_MAX);
 	while (clock_now() < end);
 	for (i = 0; i < NR_SIDES; i++) {
 		fault_release(sides[i]);

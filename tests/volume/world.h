@@ -58,16 +58,11 @@ static inline void world_begin_with(struct world *world, uint64_t size,
 {
 	const struct volume_create_options create = { .size = size,
 						      .chunk_size = chunk_size };
-	struct store *real, *store;
-	char name[64];
+	struct store *store;
 
 	log_open("/dev/null", LOG_LEVEL_ERROR);
 	memset(world, 0, sizeof(*world));
-	if (given_place())
-		real = given_store_new(name);
-	else
-		cr_assert_eq(store_mem_open("mem:test", &real), 0);
-	world->fault = fault_open(real);
+	world->fault = fault_open(given_store_or_mem());
 	world->chunk_size = chunk_size;
 	world->retry_for = 300 * CLOCK_MS;
 	world->options = *options;
