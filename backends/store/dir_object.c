@@ -139,7 +139,8 @@ int object_read_head(int fd, struct object_head *head,
 	memcpy(&trailer, end + want - sizeof(trailer), sizeof(trailer));
 	length = le32toh(trailer.metadata);
 	if (memcmp(trailer.magic, magic, sizeof(magic)) != 0 ||
-	    le32toh(trailer.version) != VERSION || length > STORE_METADATA_MAX ||
+	    le32toh(trailer.version) != VERSION || trailer.zero ||
+	    length > STORE_METADATA_MAX ||
 	    length + sizeof(trailer) > size ||
 	    le64toh(trailer.count) != size - sizeof(trailer) - length ||
 	    le32toh(trailer.crc) !=
