@@ -32,7 +32,8 @@ static int print_all_json(const struct options *options)
 /* In the form of objmap.conf(5), which this can be stored as. */
 static void print_line(const char *name, const char *text, const char *source)
 {
-	bool quoted = *text == 0 || strpbrk(text, "# \t");
+	/* One that has a '"' came without quotes around it: there it may stand. */
+	bool quoted = *text == 0 || (strpbrk(text, "# \t") && !strchr(text, '"'));
 
 	printf("%-20s = %s%s%s%*s # %s\n", name, quoted ? "\"" : "", text,
 	       quoted ? "\"" : "", strlen(text) < 14 ? 14 - (int)strlen(text) : 0, "",

@@ -282,7 +282,7 @@ class Sources(World):
                 os.unlink(self.file)
 
     def test_what_config_prints_can_be_its_file(self):
-        self.write('description = "disk #1"\njobs = 3\n')
+        self.write('description = "disk #1"\njobs = 3\ntls-psk = /my "best" keys\n')
         text = self.objmap('config').stdout.decode()
         before = json.loads(self.objmap('config', '--json').stdout)
         self.write(text)
