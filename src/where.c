@@ -128,7 +128,8 @@ static int parse_socket(struct where *where, const char *query)
 	return 0;
 }
 
-/* ADDRESS[:PORT], [IPV6][:PORT], or nothing: this machine. */
+/* ADDRESS[:PORT], [IPV6][:PORT], or nothing: this machine.  Only what has a ':'
+ * stands in []: so there is one way to write each. */
 static int parse_address(struct where *where, const char *text, size_t length)
 {
 	const char *end = text + length, *colon, *address_end;
@@ -137,7 +138,7 @@ static int parse_address(struct where *where, const char *text, size_t length)
 
 	if (length && *text == '[') {
 		address_end = memchr(text, ']', length);
-		if (!address_end)
+		if (!address_end || !memchr(text, ':', (size_t)(address_end - text)))
 			goto bad;
 		text++;
 		colon = address_end + 1;
