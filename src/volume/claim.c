@@ -69,11 +69,12 @@ static bool same_boot(const struct holder *a, const struct holder *b)
 	return a->boot[0] && strcmp(a->boot, b->boot) == 0;
 }
 
-/* @holder cannot be alive.  @us has the lock, or no lock inode. */
+/* @holder cannot be alive.  @us has the lock, or no lock inode.  Machines made from one
+ * image have the same id; their names may tell them apart. */
 static bool holder_is_dead(const struct holder *holder, const struct holder *us)
 {
-	if (same_machine(holder, us) && holder->boot[0] && us->boot[0] &&
-	    !same_boot(holder, us))
+	if (same_machine(holder, us) && strcmp(holder->host, us->host) == 0 &&
+	    holder->boot[0] && us->boot[0] && !same_boot(holder, us))
 		return true;
 	return same_boot(holder, us) && us->lock_inode != 0 &&
 	       us->lock_device == holder->lock_device &&

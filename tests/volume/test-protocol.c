@@ -515,6 +515,8 @@ Test(protocol, a_take_over_on_the_same_machine_gets_a_lock_of_its_own)
 	runtime_remove(here);
 }
 
+static const char *pretend_host;
+
 /* Lets head say that somebody else holds the volume. */
 static void pretend(struct claim *mine, bool journal, const char *machine,
 		    const char *boot)
@@ -523,6 +525,8 @@ static void pretend(struct claim *mine, bool journal, const char *machine,
 	struct holder *holder = &swap.next.holder;
 
 	holder->journal = journal;
+	if (pretend_host)
+		snprintf(holder->host, sizeof(holder->host), "%s", pretend_host);
 	if (machine)
 		snprintf(holder->machine, sizeof(holder->machine), "%s", machine);
 	if (boot)
@@ -545,6 +549,12 @@ Test(protocol, a_holder_of_an_earlier_boot_is_dead_only_on_this_very_machine)
 			     -EBUSY);
 		return;
 	}
+	/* Machines that were made from one image have one id. */
+	pretend_host = "its-twin";
+	pretend(&mine, false, NULL, "another-boot");
+	pretend_host = NULL;
+	cr_assert_eq(claim_take(other.store, &polite, true, NULL, NULL, &theirs), -EBUSY);
+	mine = claim(&writer, &rude);
 	pretend(&mine, false, NULL, "another-boot");
 	theirs = claim(&other, &polite);
 	claim_drop(&theirs);
