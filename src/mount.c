@@ -269,14 +269,16 @@ static void *flush_run(void *context)
 	return NULL;
 }
 
-static uint64_t dirty_bytes(struct export *export)
+/* What a flush has still to store. */
+static uint64_t unsaved_bytes(struct export *export)
 {
 	struct volume_status status;
 
 	if (!export->volume)
 		return 0;
 	volume_status(export->volume, &status);
-	return status.pending_bytes + status.committing_bytes;
+	return status.pending_bytes < status.uploaded_bytes ? 0 :
+	       status.pending_bytes - status.uploaded_bytes;
 }
 
 /* Nobody but us hears that it failed: then the mount has not ended well, even if the
@@ -303,7 +305,7 @@ int mount_flush(struct mount *mount, struct control_client *client)
 		return flush_device(mount);
 	if (!client)
 		return export_flush(mount->export);
-	total = dirty_bytes(mount->export);
+	total = unsaved_bytes(mount->export);
 	pthread_mutex_init(&job.lock, NULL);
 	pthread_cond_init(&job.done_cond, NULL);
 	if (pthread_create(&thread, NULL, flush_run, &job) != 0)
@@ -318,7 +320,7 @@ int mount_flush(struct mount *mount, struct control_client *client)
 					   &until) != ETIMEDOUT)
 			continue;
 		pthread_mutex_unlock(&job.lock);
-		left = dirty_bytes(mount->export);
+		left = unsaved_bytes(mount->export);
 		if (left > total)
 			total = left;
 		control_progress(client, json_pack("{s:s, s:I, s:I}",

@@ -48,8 +48,7 @@ static const char *age_of(const json_t *object, const char *name,
 static void print_volume(const json_t *volume)
 {
 	char size[UNITS_TEXT], age[UNITS_TEXT + 8];
-	uint64_t dirty = number_of(volume, "dirty_bytes") +
-			 number_of(volume, "committing_bytes");
+	uint64_t dirty = number_of(volume, "dirty_bytes");
 
 	if (!volume)
 		return;
@@ -214,8 +213,7 @@ static int add_row(struct table *table, const json_t *mount)
 		size_format(number_of(mount, "size"), size), clients, unsaved };
 
 	snprintf(unsaved, sizeof(unsaved), "%s%s",
-		 size_format(number_of(volume, "dirty_bytes") +
-			     number_of(volume, "committing_bytes"), dirty),
+		 size_format(number_of(volume, "dirty_bytes"), dirty),
 		 json_is_true(json_object_get(volume, "fenced")) ? " FENCED" : "");
 	snprintf(clients, sizeof(clients), "%llu",
 		 (unsigned long long)number_of(mount, "clients"));

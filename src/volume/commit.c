@@ -33,6 +33,7 @@ static void turn_give(struct volume *volume)
 	pthread_mutex_lock(&volume->lock);
 	volume->turn.taken = false;
 	volume->turn.bytes = 0;
+	atomic_store(&volume->uploads.chunk_bytes, 0);
 	pthread_cond_signal(&volume->turn.free);
 	pthread_mutex_unlock(&volume->lock);
 }

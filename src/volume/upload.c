@@ -52,6 +52,7 @@ void upload_begin(struct upload_window *window, enum request_priority priority)
 	window->priority = priority;
 	window->error = window->stopped ? -ECANCELED : 0;
 	window->given_up = false;
+	atomic_store(&window->chunk_bytes, 0);
 	pthread_mutex_unlock(&window->lock);
 }
 
@@ -63,6 +64,8 @@ static void upload_done(struct store_request *put, enum store_outcome outcome)
 
 	if (upload->let_go)
 		upload->let_go(upload->context);
+	if (!error && put->cause == CAUSE_PUSH)
+		atomic_fetch_add(&window->chunk_bytes, upload->iov.iov_len);
 	pthread_mutex_lock(&window->lock);
 	upload->busy = false;
 	window->nr_busy--;

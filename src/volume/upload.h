@@ -4,6 +4,7 @@
 #define OBJMAP_VOLUME_UPLOAD_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "backends/store/store.h"
 
@@ -18,6 +19,7 @@ struct upload_window {
 	struct upload *uploads;		/* UPLOADS_MAX */
 	pthread_mutex_t lock;
 	pthread_cond_t ended;
+	_Atomic uint64_t chunk_bytes;	/* of chunks that this commit has put */
 	/* Guarded by it: */
 	unsigned int nr_busy;
 	uint64_t bytes;

@@ -43,6 +43,9 @@ void volume_status(struct volume *volume, struct volume_status *status)
 	status->pending_chunks = committer->open.nr_data + committer->sealed.nr_data;
 	status->pending_bytes = status->pending_chunks * volume->chunk_size;
 	status->committing_bytes = volume->turn.bytes;
+	status->uploaded_bytes = atomic_load(&volume->uploads.chunk_bytes);
+	if (status->uploaded_bytes > status->committing_bytes)
+		status->uploaded_bytes = status->committing_bytes;
 	status->last_commit = volume->turn.last;
 	if (committer->sealed.top)
 		status->oldest_dirty = committer->sealed_oldest;

@@ -117,7 +117,9 @@ struct volume_status {
 	char fenced_by[128];
 	uint64_t pending_bytes;	/* dirty: acknowledged, not committed */
 	uint64_t pending_chunks;
-	uint64_t committing_bytes;
+	uint64_t committing_bytes;	/* of them, or of volume_commit(): in the commit
+					 * that runs */
+	uint64_t uploaded_bytes;	/* of those, stored already */
 	uint64_t last_commit;	/* clock_now() ns when the last commit settled; 0 */
 	uint64_t oldest_dirty;	/* clock_now() ns of the oldest pending write; 0 */
 	uint64_t nr_commits, failed_commits;

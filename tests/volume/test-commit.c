@@ -400,6 +400,46 @@ Test(commit, a_push_that_fails_is_told_to_the_next_flush)
 	world_end(&world);
 }
 
+Test(commit, status_tells_how_much_of_the_running_commit_is_stored)
+{
+	struct volume_status *status = malloc(sizeof(*status));
+	struct world world;
+	unsigned int i;
+
+	world_begin(&world, 1000 * CHUNK, CHUNK);
+	world.store->retry_for = UINT64_MAX;
+	for (i = 0; i < 5; i++)
+		world_write(&world, i, 1);
+	volume_status(world.volume, status);
+	cr_assert_eq(status->pending_bytes, 5 * CHUNK);
+	cr_assert_eq(status->committing_bytes, 0);
+	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
+		.kind = FAULT_HANG, .skip = 3 });
+	volume_push(world.volume);
+	cr_assert(fault_wait_held(world.fault, 2));
+	for (i = 0; i < 1000; i++) {
+		volume_status(world.volume, status);
+		if (status->uploaded_bytes == 3 * CHUNK)
+			break;
+		usleep(10000);
+	}
+	cr_assert_eq(status->uploaded_bytes, 3 * CHUNK);
+	cr_assert_eq(status->committing_bytes, 5 * CHUNK);
+	cr_assert_eq(status->pending_bytes, 5 * CHUNK);
+	world_write(&world, 9, 1);	/* of the next commit */
+	volume_status(world.volume, status);
+	cr_assert_eq(status->committing_bytes, 5 * CHUNK);
+	cr_assert_eq(status->pending_bytes, 6 * CHUNK);
+	fault_clear(world.fault);
+	fault_release(world.fault);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	volume_status(world.volume, status);
+	cr_assert_eq(status->pending_bytes, 0);
+	cr_assert_eq(status->uploaded_bytes, 0);
+	free(status);
+	world_end(&world);
+}
+
 Test(commit, writers_that_wait_get_the_error_and_the_table_keeps_the_data)
 {
 	struct world world;
