@@ -16,7 +16,8 @@
 #define BAR_INTERVAL  (200 * CLOCK_MS)
 #define LINE_INTERVAL (5 * CLOCK_SECOND)
 #define RATE_INTERVAL (1 * CLOCK_SECOND)	/* between samples of the rate */
-#define BAR_WIDTH     24
+#define BAR_WIDTH     24u
+#define BAR_LEAST     6u	/* where the terminal is narrow; less is no bar */
 
 struct progress {
 	enum progress_unit unit;
@@ -63,14 +64,14 @@ static const char *amount_format(const struct progress *p, uint64_t amount,
 	return text;
 }
 
-static void bar_format(char *bar, uint64_t done, uint64_t total)
+static void bar_format(char *bar, unsigned int width, uint64_t done, uint64_t total)
 {
-	unsigned int i, full = total ? (unsigned int)((double)done * BAR_WIDTH /
+	unsigned int i, full = total ? (unsigned int)((double)done * width /
 						      (double)total) : 0;
 
-	for (i = 0; i < BAR_WIDTH; i++)
+	for (i = 0; i < width; i++)
 		bar[i] = i < full ? '=' : i == full ? '>' : ' ';
-	bar[BAR_WIDTH] = 0;
+	bar[width] = 0;
 }
 
 /* "45 %, 1.2 GiB of 2.7 GiB, 310 MiB/s, 5 s left" */
@@ -110,7 +111,7 @@ static void show(struct progress *p, const char *what, uint64_t done,
 		 uint64_t total)
 {
 	char text[160], line[256], bar[BAR_WIDTH + 1];
-	unsigned int width;
+	unsigned int width, used;
 
 	sample_rate(p, what, done);
 	text_format(p, done, total, text, sizeof(text));
@@ -119,11 +120,14 @@ static void show(struct progress *p, const char *what, uint64_t done,
 		return;
 	}
 	width = terminal_width();
-	bar_format(bar, done, total);
-	if (total == UINT64_MAX || width < strlen(what) + strlen(text) + BAR_WIDTH + 6)
+	used = (unsigned int)(strlen(what) + strlen(text) + strlen("  [] ") + 1);
+	if (total == UINT64_MAX || width < used + BAR_LEAST) {
 		snprintf(line, sizeof(line), "%.60s  %s", what, text);
-	else
+	} else {
+		bar_format(bar, width - used < BAR_WIDTH ? width - used : BAR_WIDTH,
+			   done, total);
 		snprintf(line, sizeof(line), "%.60s  [%s] %s", what, bar, text);
+	}
 	fprintf(stderr, "\r%.*s\033[K", (int)width - 1, line);
 	fflush(stderr);
 }

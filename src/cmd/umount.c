@@ -9,44 +9,23 @@
 #include <unistd.h>
 
 #include "config.h"
-#include "src/clock.h"
 #include "src/cmd/print.h"
 #include "src/cmd/verbs.h"
 #include "src/control.h"
 #include "src/errors.h"
 #include "src/frontend/fuse/mountpoint.h"
 #include "src/log.h"
+#include "src/progress.h"
 #include "src/where.h"
 
-#define LINE_INTERVAL (3 * CLOCK_SECOND)	/* progress where there is no terminal */
-#define EXIT_SECONDS  10	/* a daemon that has answered ends in no time */
-
-struct progress {
-	bool terminal, shown;
-	uint64_t last;		/* clock_now() of the last line */
-	uint64_t began, first_done;
-};
+#define EXIT_SECONDS 10	/* a daemon that has answered ends in no time */
 
 static void show_progress(void *context, const json_t *news)
 {
-	struct progress *p = context;
 	json_int_t done = json_integer_value(json_object_get(news, "done"));
 	json_int_t total = json_integer_value(json_object_get(news, "total"));
-	char a[UNITS_TEXT], b[UNITS_TEXT], c[UNITS_TEXT];
-	uint64_t now = clock_now(), rate;
 
-	if (!p->began)
-		p->began = now;
-	if (!p->terminal && p->last && now - p->last < LINE_INTERVAL)
-		return;
-	p->last = now;
-	rate = now - p->began < CLOCK_SECOND ? 0 :
-	       (uint64_t)done / ((now - p->began) / CLOCK_SECOND);
-	fprintf(stderr, "%s%s: %s of %s, %s/s%s", p->terminal ? "\r\033[K" : "",
-		"saving", size_format((uint64_t)done, a),
-		size_format((uint64_t)total, b), size_format(rate, c),
-		p->terminal ? "" : "\n");
-	p->shown = p->terminal;
+	progress_update(context, "saving", (uint64_t)done, (uint64_t)total);
 }
 
 /* Until process @pid has gone: what it held (sockets, locks) is free then. */
@@ -126,18 +105,23 @@ static int tell(const struct options *options, const struct where *where,
 static int ask(const struct options *options, const struct where *where,
 	       const char *control)
 {
-	struct progress progress = { .terminal = isatty(STDERR_FILENO) };
 	json_t *request = json_pack("{s:s, s:b, s:b}", "command", "umount",
 				    "drop", option_flag(options, "no-drain"),
 				    "lazy", option_flag(options, "force"));
+	struct progress *progress;
 	json_t *reply = NULL;
 	int error, status;
 
+	error = progress_open(option_flag(options, "quiet"), PROGRESS_BYTES,
+			      &progress);
+	if (error) {
+		json_decref(request);
+		log_error("%s: %s", where->text, error_words(error));
+		return 1;
+	}
 	error = control_call(control, request, option_time(options, "timeout"),
-			     option_flag(options, "quiet") ? NULL : show_progress,
-			     &progress, &reply);
-	if (progress.shown)
-		fputs("\r\033[K", stderr);
+			     show_progress, progress, &reply);
+	progress_close(progress);
 	if (error == -ECONNREFUSED || error == -ENOENT)
 		return clean_up(where);
 	if (error == -ETIMEDOUT) {

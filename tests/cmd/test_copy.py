@@ -295,21 +295,23 @@ class Copy(World):
         self.assertIn(b'No space left', p.stderr)
 
     def test_progress_is_told_unless_quiet(self):
-        def run(*more):
-            p = subprocess.Popen([OBJMAP, 'copy', '-', 'null:1G', *more], env=self.env,
-                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                 stderr=subprocess.PIPE)
-            self.pids.append(p.pid)
+        def start(*more):
+            p = self.start(OBJMAP, 'copy', '-', 'null:1G', *more, stdin=subprocess.PIPE,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             p.stdin.write(bytes(MIB))
             p.stdin.flush()
-            time.sleep(5.5)
+            return p
+
+        def end(p):
             p.stdin.close()
             p.stdin = None
             return p.communicate(timeout=20)
-        out, err = run()
+        told, quiet = start(), start('--quiet')
+        time.sleep(5.5)
+        out, err = end(told)
         self.assertIn(b'objmap: copying: 1 MiB', err)
         self.assertIn(b'1 MiB copied', out)
-        self.assertEqual(run('--quiet'), (b'', b''))
+        self.assertEqual(end(quiet), (b'', b''))
 
 
 if __name__ == '__main__':
