@@ -136,7 +136,7 @@ static int tell_unknown_scheme(const char *text, const char *scheme)
 		log_error("%s: there is no '%s:'; did you mean '%s:'?", text,
 			  scheme, near);
 	else
-		log_error("%s: there is no '%s:'; a place begins with s3:, dir:, file:, memory:, null: or pattern:",
+		log_error("%s: there is no '%s:'; a place begins with s3:, dir:, file: or another word that objmap --help lists",
 			  text, scheme);
 	return -EINVAL;
 }

@@ -9,8 +9,25 @@
 #include "src/cmd/verbs.h"
 #include "src/cmd/main.h"
 #include "src/log.h"
+#include "src/place.h"
 
-#define COLUMN 28	/* where the text of an option begins */
+#define COLUMN	   28	/* where the text of an option begins */
+#define LINE_WIDTH 78
+
+/* What a place begins with in this build; the completion reads it. */
+static void print_places(void)
+{
+	const char *const *name;
+	int used = 0;
+
+	puts("\nplaces begin with:");
+	for (name = place_schemes(); *name; name++) {
+		if ((size_t)used + strlen(*name) + 2 > LINE_WIDTH)
+			used = printf("\n") - 1;
+		used += printf("%s%s:", used ? " " : "  ", *name);
+	}
+	putchar('\n');
+}
 
 void help_print_overview(void)
 {
@@ -21,6 +38,7 @@ void help_print_overview(void)
 	     "serves them as files and as NBD exports.\n\nverbs:");
 	for (verb = verbs; verb->name; verb++)
 		printf("  %-16s %s\n", verb->name, verb->text);
+	print_places();
 	puts("\nobjmap VERB --help says what a verb takes, objmap help VERB shows its\n"
 	     "manual page, objmap --version the version.");
 }

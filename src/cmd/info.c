@@ -302,6 +302,11 @@ static int device_info(const struct options *options, const struct place *place)
 	struct stage *stage;
 	int error, status;
 
+	if (option_flag(options, "cost")) {
+		log_error("--cost is for volumes: %s is a plain device, of which objmap stores nothing",
+			  place->text);
+		return EXIT_USAGE;
+	}
 	open_device_options(options, &device);
 	device.read_only = true;
 	error = place_open_device(place, &device, &stage);

@@ -63,7 +63,7 @@ static bool word_is_in(const char *words, const char *word)
 	return false;
 }
 
-static int flag_parse(const char *text, uint64_t *value)
+int flag_parse(const char *text, uint64_t *value)
 {
 	if (word_is_in("yes|true|on|1", text))
 		*value = 1;

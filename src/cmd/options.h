@@ -93,7 +93,7 @@ void option_shown(const struct options *options,
 		  const struct option_spec *spec, const char **text,
 		  const char **source);
 
-/* ---- options.c, for sources.c ------------------------------------------------ */
+/* ---- options.c, for sources.c and serve.c ------------------------------------------------ */
 
 /* Checks @text by the kind of @spec and keeps it, unless a stronger source has
  * set it.  A failure is told as "WHERENAME what is wrong", so @where ends in
@@ -101,6 +101,10 @@ void option_shown(const struct options *options,
 int option_set(struct options *options, const struct option_spec *spec,
 	       const char *text, const char *source, const char *where,
 	       const char *name);
+
+/* The words of a flag, the same in every file: yes, true, on, 1; no, false, off,
+ * 0.  Returns 0 or -EINVAL. */
+int flag_parse(const char *text, uint64_t *value);
 
 /* sources.c.  0, -EINVAL or -ENOMEM, logged. */
 int options_read_files(struct options *options);

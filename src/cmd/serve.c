@@ -67,31 +67,25 @@ static bool is_of_export(const struct option_spec *spec)
 	       !spec->command_line_only && spec->kind != OPTION_COMMAND;
 }
 
-/* "--name=value"; a flag's value is yes or no.  malloc'ed; NULL: logged. */
+/* "--name=value"; of a flag "--name" or "--no-name".  malloc'ed; NULL: logged. */
 static char *option_argument(struct serve_file *file,
 			     const struct option_spec *spec, const char *value)
 {
 	char place[512], *argument = NULL;
+	uint64_t yes;
 	int n;
 
 	snprintf(place, sizeof(place), "%s:%u: ", file->path, file->line);
-	if (spec->kind == OPTION_FLAG) {
-		bool yes = strcmp(value, "yes") == 0;
-
-		if (!yes && strcmp(value, "no") != 0) {
-			log_error("%s%s is yes or no, not '%s'", place,
-				  spec->name, value);
-			return NULL;
-		}
-		/* Words that can hurt have no --no- form: no is their default. */
-		n = spec->command_line_only && !yes ? asprintf(&argument, "%s", "") :
-		    asprintf(&argument, "--%s%s", yes ? "" : "no-", spec->name);
-	} else {
-		if (option_set(file->scratch, spec, value, file->path, place,
-			       spec->name) != 0)
-			return NULL;
+	if (option_set(file->scratch, spec, value, file->path, place,
+		       spec->name) != 0)
+		return NULL;
+	if (spec->kind != OPTION_FLAG || flag_parse(value, &yes) != 0)
 		n = asprintf(&argument, "--%s=%s", spec->name, value);
-	}
+	/* Words that can hurt have no --no- form: no is their default. */
+	else if (spec->command_line_only && !yes)
+		n = asprintf(&argument, "%s", "");
+	else
+		n = asprintf(&argument, "--%s%s", yes ? "" : "no-", spec->name);
 	return n < 0 ? NULL : argument;
 }
 

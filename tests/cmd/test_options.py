@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
@@ -98,6 +99,28 @@ class ManualPages(unittest.TestCase):
                 self.assertEqual(sorted(shown), sorted(options))
                 for name in options:
                     self.assertEqual(shown[name], options[name], name)
+
+    def test_what_a_section_of_a_serve_file_takes_is_listed_in_its_page(self):
+        """By the program itself, which is asked for each option of mount."""
+        with open(os.path.join(MAN, 'objmap-serve.1')) as f:
+            text = re.search(r'^A section needs\n.*?^\.PP', f.read(), re.M | re.S).group(0)
+        listed = [w.replace('\\-', '-') for w in
+                  re.findall(r'^\.BR? ([a-z0-9\\-]+)(?: [,.])?$', text, re.M)]
+        self.assertEqual(listed[:2], ['place', 'where'])
+        with tempfile.TemporaryDirectory() as d:
+            taken = {n for n in {**help_options('mount'), **help_options('copy')}
+                     if n != 'help' and self.is_setting(d, n)}
+        self.assertEqual(sorted(listed[2:]), sorted(taken))
+
+    def is_setting(self, folder, name):
+        path = folder + '/serve.conf'
+        with open(path, 'w') as f:	# the last line keeps it from starting anything
+            f.write('[mount]\n%s = \nnonsense\n' % name)
+        p = subprocess.run([OBJMAP, 'serve', path], capture_output=True, text=True,
+                           timeout=10, env=dict(os.environ, HOME=folder))
+        self.assertEqual(p.returncode, 2)
+        self.assertIn(path + ':2: ' if ':2:' in p.stderr else path + ':3: ', p.stderr)
+        return 'is no setting of a [mount]' not in p.stderr
 
     def test_every_page_renders_without_a_warning(self):
         fixtures.require('mandoc')
@@ -251,6 +274,32 @@ class Sources(World):
         self.assertEqual(shown['chunk-size'],
                          {'value': '2M', 'source': '/etc/objmap.conf'})
 
+    def test_a_flag_has_the_same_words_in_every_file(self):
+        serve = self.path('serve.conf')
+        where = 'nbd+unix:///?socket=' + self.path('sock')
+        for word, on in (('yes', True), ('true', True), ('on', True), ('1', True),
+                         ('no', False), ('false', False), ('off', False), ('0', False),
+                         ('Yes', None), ('2', None), ('perhaps', None)):
+            with self.subTest(word=word):
+                self.write('read-only = %s\n' % word)
+                p = self.objmap('config', status=2 if on is None else 0)
+                said = 'read-only takes yes or no, not \'%s\'' % word
+                if on is None:
+                    self.assertIn(said, p.stderr.decode())
+                os.unlink(self.file)
+                with open(serve, 'w') as f:
+                    f.write('[mount]\nplace = memory:1M\nwhere = %s\nread-only = %s\n'
+                            'exclusive = %s\n' % (where, word, word))
+                p = self.objmap('serve', serve, '--log', self.path('log'),
+                                status=2 if on is None else 0)
+                if on is None:
+                    self.assertIn(serve + ':4: ' + said, p.stderr.decode())
+                    continue
+                told = json.loads(self.objmap('status', where, '--json').stdout)
+                self.pids.append(told['pid'])
+                self.assertEqual(told['read_only'], on)
+                self.objmap('umount', where)
+
     def test_mistakes_in_a_file_are_told_with_file_and_line(self):
         for text, says in (
                 ('jobs = 3\nchunk-sice = 1M\n', ":2: no option is called 'chunk-sice'; did you mean 'chunk-size'?"),
@@ -329,6 +378,17 @@ class Completion(unittest.TestCase):
 
     def test_places_and_files(self):
         self.assertIn('pattern:', self.complete('info', 'pat'))
+        offered = self.complete('info', '')
+        for place in ('s3:', 's3+object:', 'dir:', 'mem:', 'file:', 'memory:', 'null:',
+                      'pattern:', 'http:', 'https:'):
+            self.assertIn(place, offered)
+        # As in the program's own help, which has those that are built.
+        self.assertEqual(offered, re.search(r'places begin with:\n(.*?)\n\n', overview(),
+                                            re.S).group(1).split())
+        for place in ('nbd:', 'nbds:', 'nbd+unix:', 'nbds+unix:'):
+            p = subprocess.run([OBJMAP, 'info', place], capture_output=True, text=True,
+                               timeout=10)
+            self.assertEqual(place in offered, 'not in this build' not in p.stderr)
         self.assertIn(TOP + '/README.md',
                       self.complete('info', 'file', ':', TOP + '/READ'))
 

@@ -95,6 +95,31 @@ class Snapshots(Verbs):
         self.assertGreaterEqual(sum(f['deleted'] for f in found), 4)
         self.assertIn('deleted 0 (0 B)', self.said('gc', self.place, '--grace', '0'))
 
+    def test_gc_dry_run_says_what_it_would_do_and_does_nothing(self):
+        self.create()
+        self.fill(4 * CHUNK)
+        self.objmap('snapshot', 'create', self.place, 'one')
+        self.fill(4 * CHUNK)
+        self.objmap('snapshot', 'delete', self.place + '@one')
+
+        def files():
+            return sorted((os.path.join(top, f), os.stat(os.path.join(top, f)).st_mtime_ns)
+                          for top, _, names in os.walk(self.path('vol')) for f in names
+                          if not f.startswith('lock-'))
+        before = files()
+        for _ in range(2):
+            found = self.json('gc', self.place, '--grace', '0', '--dry-run')
+            self.assertTrue(found['dry_run'])
+            self.assertGreaterEqual(found['deleted'] + found['condemned'], 4, found)
+            said = self.said('gc', self.place, '--grace', '0', '-n')
+            self.assertRegex(said, 'would (delete|condemn) [1-9]')
+            self.assertNotRegex(said, '(?m)^  (deleted|condemned)')
+            self.assertEqual(files(), before)
+        self.assertEqual(self.chunks(), 8)
+        self.assertFalse(self.json('gc', self.place, '--grace', '0')['dry_run'])
+        self.objmap('gc', self.place, '--grace', '0')
+        self.assertEqual(self.chunks(), 4)
+
     def chunks(self):
         return sum(len(files) for _, _, files in os.walk(self.path('vol/chunk')))
 
@@ -212,6 +237,21 @@ class Info(Verbs):
         self.assertNotEqual(cells[0], '·')
         self.assertEqual(set(cells[1:]), {'·'})
         self.assertLessEqual(len(cells), 16 * 80)
+
+    def test_the_picture_is_as_wide_as_asked_for(self):
+        self.create(size='64M')
+        for width in (20, 40, 200):
+            said = self.said('info', '--map', '--width', str(width), self.place)
+            lines = [line for line in said.splitlines() if line.endswith('|')]
+            self.assertGreater(len(lines), 0)
+            cells = len(lines[0].split('|')[1])		# a power of two
+            self.assertLessEqual(max(len(line) for line in lines), width, said)
+            self.assertGreater(len(lines[0]) + cells, width, said)
+
+    def test_a_plain_device_has_no_costs(self):
+        p = self.objmap('info', '--cost', 'memory:1M', status=2)
+        self.assertEqual(p.stdout, b'')
+        self.assertIn(b'--cost is for volumes: memory:1M is a plain device', p.stderr)
 
     def test_a_file_has_a_picture_too(self):
         path = self.path('image')
