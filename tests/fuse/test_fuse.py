@@ -149,6 +149,25 @@ class Durable(Fuse):
         os.close(fd)
         self.umount(path)
 
+    def test_the_last_close_begins_to_save_and_an_earlier_one_does_not(self):
+        path = self.mount(self.volume())
+        with open(path, 'r+b') as other:
+            with open(path, 'r+b') as f:
+                f.write(b'x' * 4096)
+            with open(path, 'rb'):
+                pass
+            time.sleep(0.2)
+            before = self.status(path)['volume']
+            self.assertGreater(before['dirty_bytes'], 0)
+            reader = open(path, 'rb')
+            self.addCleanup(reader.close)
+        after = wait_for(lambda: (v := self.status(path)['volume'])['dirty_bytes'] == 0 and v,
+                         'the commit')
+        self.assertEqual(after['commits'], before['commits'] + 1)
+        self.assertEqual(self.status(path)['frontend']['flushes'], 0)
+        reader.close()
+        self.umount(path)
+
     def test_umount_saves_without_a_flush(self):
         place = self.volume()
         path = self.mount(place)
