@@ -398,6 +398,29 @@ class Writing(ObjectWorld):
         self.objmap('gc', self.place(), '--grace', '0s')
         self.expect_clean('image')
 
+    def test_gc_aborts_what_a_probe_left_and_nothing_of_other_keys(self):
+        self.s3.put(self.bucket, 'image', b'x')
+        left = ['image', 'image.objmap-probe-0123456789abcdef']
+        others = ['image2', 'other/image']
+        for key in left + others:
+            self.s3.create_upload(self.bucket, key)
+        p = self.objmap('gc', self.place(), '--grace', '0s')
+        self.assertIn(b'aborted 2 ', p.stdout)
+        self.assertEqual(sorted(key for key, _ in self.s3.uploads(self.bucket)), others)
+
+    def test_gc_asks_again_for_a_damaged_list_and_says_so_if_it_stays_damaged(self):
+        p = self.through_proxy()
+        self.s3.put(self.bucket, 'image', b'x')
+        self.s3.create_upload(self.bucket, 'image')
+        p.harm('short', kind='list-uploads')
+        r = self.objmap('gc', self.place(), '--grace', '0s', '--retry-for', '1s', status=1)
+        self.assertIn(b'no list of uploads', r.stderr)
+        self.assertEqual(len(self.uploads()), 1)
+        p.heal()
+        p.harm('short', kind='list-uploads', times=1)
+        self.objmap('gc', self.place(), '--grace', '0s')
+        self.assertEqual(self.uploads(), [])
+
     def bounded(self, act, what):
         """What ACT raises, or None; it must end."""
         raised = []

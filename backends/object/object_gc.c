@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "backends/object/object.h"
 #include "backends/s3/xml.h"
@@ -16,9 +17,11 @@ struct sweep {
 	uint64_t retry_for;
 	uint32_t grace;			/* seconds */
 	bool dry_run;
-	bool all_of_bucket;		/* MinIO lists by whole keys only, or all */
+	bool whole_bucket;		/* of MinIO, which lists by whole keys only */
 	struct object_gc_result *result;
 };
+
+#define PAUSE_NS (100 * 1000000l)	/* before a list that cannot be read is asked for again */
 
 /* Uploads to the object itself, and to the keys that a probe has used. */
 static bool is_ours(const struct sweep *sweep, const char *key)
@@ -72,8 +75,7 @@ static int sweep_page(struct sweep *sweep, const struct store_listing *listing,
 	return error;
 }
 
-/* "uploads&prefix=KEY&key-marker=..&upload-id-marker=.."; malloc'ed, or NULL.  An empty
- * prefix is that of all keys. */
+/* "uploads&prefix=KEY&key-marker=..&upload-id-marker=.."; malloc'ed, or NULL. */
 static char *page_query(const char *key, const char *next_key, const char *next_upload)
 {
 	const char *const names[] = { "uploads&encoding-type=url&prefix=", "&key-marker=",
@@ -96,46 +98,75 @@ static char *page_query(const char *key, const char *next_key, const char *next_
 	return query;
 }
 
-/* One page, or word that all of the bucket is to be listed; *next_key and *next_upload are where the next begins, NULL: none. */
+/* One page of what @query asks for; @call is the caller's to free.  A list that was
+ * damaged on its way is asked for again. */
+static int ask_page(struct sweep *sweep, const char *query, struct s3_call *call,
+		    struct store_listing *listing, char **next_key, char **next_upload)
+{
+	const struct timespec pause = { 0, PAUSE_NS };
+	uint64_t deadline = clock_now() + sweep->retry_for;
+
+	for (;;) {
+		*call = (struct s3_call){ .method = "GET", .query = query,
+					  .text_max = 4u << 20 };
+		s3_wait_retrying(sweep->client, call, deadline, NULL);
+		if (call->outcome != STORE_DONE)
+			break;
+		if (s3_xml_uploads(call->http.text ? call->http.text : "",
+				   call->http.text_count, listing, next_key,
+				   next_upload) == 0)
+			return 0;
+		s3_call_is_wrong(call, "no list of uploads that can be read");
+		if (clock_now() + PAUSE_NS >= deadline)
+			break;
+		s3_call_free(call);
+		nanosleep(&pause, NULL);
+	}
+	log_error("%s: listing its uploads: %s", sweep->place, call->message);
+	return call->error ? call->error : -EIO;
+}
+
+static bool same(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
+/* One page; *next_key and *next_upload are where the next begins, NULL: none. */
 static int list_page(struct sweep *sweep, char **next_key, char **next_upload)
 {
-	char *query = page_query(sweep->all_of_bucket ? "" : sweep->key, *next_key,
+	char *query = page_query(sweep->whole_bucket ? "" : sweep->key, *next_key,
 				 *next_upload);
-	struct s3_call call = { .method = "GET", .query = query, .text_max = 4u << 20 };
+	char *last_key = *next_key, *last_upload = *next_upload;
 	struct store_listing listing = { 0 };
-	int error = query ? 0 : -ENOMEM;
-	uint64_t now;
+	struct s3_call call = { 0 };
+	bool again = false;
+	const char *date;
+	int error = -ENOMEM;
 
-	free(*next_key);
-	free(*next_upload);
 	*next_key = *next_upload = NULL;
-	if (!error) {
-		s3_wait_retrying(sweep->client, &call, clock_now() + sweep->retry_for,
-				 NULL);
-		if (call.outcome != STORE_DONE) {
-			log_error("%s: listing its uploads: %s", sweep->place,
-				  call.message);
-			error = call.error ? call.error : -EIO;
-		}
+	if (query)
+		error = ask_page(sweep, query, &call, &listing, next_key, next_upload);
+	if (!error && *next_key && same(*next_key, last_key) &&
+	    same(*next_upload, last_upload)) {
+		log_error("%s: listing its uploads: a page that is followed by itself",
+			  sweep->place);
+		error = -EPROTO;
 	}
-	if (!error && !sweep->all_of_bucket && s3_is_minio(&call)) {
-		sweep->all_of_bucket = true;
-		goto out;
+	if (!error && !sweep->whole_bucket && s3_is_minio(&call)) {
+		sweep->whole_bucket = again = true;
+		free(*next_key);
+		free(*next_upload);
+		*next_key = *next_upload = NULL;
+	} else if (!error) {
+		date = http_headers_find(&call.http.reply, "Date");
+		error = sweep_page(sweep, &listing, date ? s3_date(date) : 0);
 	}
-	if (!error)
-		error = s3_xml_uploads(call.http.text, call.http.text_count, &listing,
-				       next_key, next_upload);
-	if (!error) {
-		const char *date = http_headers_find(&call.http.reply, "Date");
-
-		now = date ? s3_date(date) : 0;
-		error = sweep_page(sweep, &listing, now);
-	}
-out:
+	free(last_key);
+	free(last_upload);
 	store_listing_free(&listing);
 	s3_call_free(&call);
 	free(query);
-	return error;
+	return again ? list_page(sweep, next_key, next_upload) : error;
 }
 
 int s3_object_gc(const char *place, const char *bucket, const char *key,
@@ -152,11 +183,9 @@ int s3_object_gc(const char *place, const char *bucket, const char *key,
 	if (error)
 		return error;
 	memset(result, 0, sizeof(*result));
-	error = list_page(&sweep, &next_key, &next_upload);
-	if (!error && sweep.all_of_bucket)
+	do
 		error = list_page(&sweep, &next_key, &next_upload);
-	while (!error && next_key)
-		error = list_page(&sweep, &next_key, &next_upload);
+	while (!error && next_key);
 	free(next_key);
 	free(next_upload);
 	s3_client_close(sweep.client);

@@ -160,7 +160,7 @@ void s3_call_says(struct s3_call *call, enum store_outcome outcome, int error,
 /* Of a GET's reply: bytes of the whole object, by Content-Range or Content-Length;
  * UINT64_MAX: it does not say.  And of a 416. */
 uint64_t s3_object_size(const struct s3_call *call);
-/* Whether its reply is a MinIO's, which lists uploads by whole keys only. */
+/* By its reply: MinIO lists uploads by whole keys only, or all of the bucket. */
 bool s3_is_minio(const struct s3_call *call);
 /* "Sun, 06 Nov 1994 08:49:37 GMT" in seconds since 1970; 0: that is no date. */
 uint64_t s3_date(const char *text);
