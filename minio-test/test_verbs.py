@@ -695,6 +695,15 @@ class Doctor(Verbs):
         self.assertFalse(found['ranges with metadata']['ok'])
         self.assertTrue(found['PUT if-match']['ok'])
 
+    def test_tags_that_a_get_tells_otherwise_are_found_out(self):
+        proxy = Proxy(self.endpoint, self.s3)
+        self.addCleanup(proxy.close)
+        proxy.harm('wrong-tag', kind='get')
+        found = self.found(self.vol, status=1,
+                           env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
+        self.assertFalse(found['ETags']['ok'])
+        self.assertIn('than the PUT did', found['ETags']['detail'])
+
     def test_uploads_whose_replies_were_lost_are_found_and_aborted(self):
         for times in (1, None):		# libcurl itself sends it again after the first
             proxy = Proxy(self.endpoint, self.s3)
