@@ -112,13 +112,25 @@ def reset_in_head(x, rule):
 
 def reset_after_head(x, rule):
     reply = x.ask()
-    reply.body()
+    if not reply.body():
+        x.spare()
     x.client.send(x.head_of(reply))
     x.reset()
 
 
-def _half(reply):
+def reset_after_reply(x, rule):
+    """All is well, and the kept-alive connection dies right after."""
+    x.relay(x.ask())
+    x.spare()
+    x.client.wait_read()	# a reset throws away the rest
+    x.reset()
+
+
+def _half(x, reply):
+    """The body, and the half of it."""
     body = reply.body()
+    if not body:
+        x.spare()
     return body, body[:len(body) // 2]
 
 
@@ -127,13 +139,14 @@ def _good(x):
     reply = x.ask()
     if reply.status < 300:
         return reply
+    x.spare()
     x.relay(reply)
     return None
 
 
 def reset_in_body(x, rule):
     reply = x.ask()
-    body, half = _half(reply)
+    body, half = _half(x, reply)
     x.resend(reply, half, len(body))
     time.sleep(0.02)	# a reset throws away what the peer has not read
     x.reset()
@@ -142,7 +155,7 @@ def reset_in_body(x, rule):
 def cut(x, rule):
     """Half of the body, the length of all of it, and an orderly end."""
     reply = x.ask()
-    body, half = _half(reply)
+    body, half = _half(x, reply)
     x.resend(reply, half, len(body))
     x.end()
 
@@ -151,7 +164,7 @@ def short(x, rule):
     """Half of the body, and its length says the same."""
     reply = _good(x)
     if reply:
-        x.resend(reply, _half(reply)[1])
+        x.resend(reply, _half(x, reply)[1])
 
 
 def long(x, rule):
@@ -166,7 +179,7 @@ def until_close(x, rule):
     reply = _good(x)
     if not reply:
         return
-    half = _half(reply)[1]
+    half = _half(x, reply)[1]
     reply.set('Transfer-Encoding', None)
     reply.set('Content-Length', None)
     reply.set('Connection', 'close')
@@ -185,6 +198,8 @@ def corrupt(x, rule, at=None):
         i = x.proxy.rng.randrange(len(body)) if at is None else at % len(body)
         body[i] ^= 1 << x.proxy.rng.randrange(8)
         rule.log.append(i)
+    else:
+        x.spare()
     x.resend(reply, bytes(body))
 
 
@@ -201,7 +216,7 @@ def drip(x, rule, steps=20, seconds=0.05):
 
 def stall_in_body(x, rule, seconds=3600.0):
     reply = x.ask()
-    body, half = _half(reply)
+    body, half = _half(x, reply)
     x.resend(reply, half, len(body))
     x.wait(seconds)
     x.reset()
@@ -214,6 +229,8 @@ def wrong_range(x, rule):
     if found:
         reply.set('Content-Range', 'bytes %d-%d/%s' % (
             int(found[1]) + 4096, int(found[2]) + 4096, found[3]))
+    else:
+        x.spare()
     x.relay(reply)
 
 
@@ -221,6 +238,8 @@ def wrong_tag(x, rule):
     reply = x.ask()
     if 'etag' in reply.header:
         reply.set('ETag', '"0123456789abcdef0123456789abcdef"')
+    else:
+        x.spare()
     x.relay(reply)
 
 
@@ -301,6 +320,8 @@ def empty_list(x, rule):
 
 def range_ignored(x, rule):
     """The whole object with 200, whatever range was asked for."""
+    if 'range' not in x.request.header:
+        x.spare()
     x.pass_answer(x.ask_anew(without={'range'}))
 
 
@@ -316,6 +337,7 @@ def _is_conditional(x):
 def conditions_lost(x, rule):
     """A condition that holds fails all the same, and nothing is done."""
     if not _is_conditional(x):
+        x.spare()
         return x.relay(x.ask())
     rule.log.append(412)
     x.read_body()
@@ -325,6 +347,7 @@ def conditions_lost(x, rule):
 def conflict(x, rule):
     """Two conditional requests at once, says the server, and nothing is done."""
     if not _is_conditional(x):
+        x.spare()
         return x.relay(x.ask())
     rule.log.append(409)
     x.read_body()
@@ -372,6 +395,7 @@ HARMS = {
     'reset-in-head': reset_in_head,
     'reset-after-head': reset_after_head,
     'reset-in-body': reset_in_body,
+    'reset-after-reply': reset_after_reply,
     'cut': cut,
     'short': short,
     'long': long,

@@ -159,6 +159,10 @@ class Exchange:
             'HTTP/1.1 %d %s' % (answer.status, http.client.responses.get(answer.status, '?')),
             head + ([] if answer.status == 204 else [('Content-Length', length)])) + answer.body)
 
+    def spare(self):
+        """The client gets all that it asked for: there was nothing to harm."""
+        self.request.is_spared = True
+
     def reset(self):
         self.client.reset()
         raise Gone('reset')

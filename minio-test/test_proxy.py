@@ -191,6 +191,37 @@ class ProxyTest(world.MinioWorld):
             if harm in ('reply-late', 'drip'):
                 self.assertGreater(time.monotonic() - begin, 0.9)
 
+    def test_a_kept_alive_connection_that_dies_after_a_whole_reply(self):
+        self.s3.put(self.bucket, 'key', BODY)
+        self.proxy.harm('reset-after-reply', times=1)
+        where = http.client.HTTPConnection('127.0.0.1', self.proxy.port, timeout=5)
+        url = self.c.presign('GET', self.bucket, 'key')[len(self.proxy.endpoint):]
+        where.request('GET', url)
+        self.assertEqual(where.getresponse().read(), BODY)
+        fixtures.wait_for(lambda: self.proxy.open == 0, 'the connection to die')
+        with self.assertRaises(OSError):
+            where.sock.sendall(b'GET / HTTP/1.1\r\n\r\n')
+            if not where.sock.recv(1):
+                self.fail('an end, not a reset')
+        where.close()
+
+    def test_a_harm_that_did_nothing_is_told_from_one_that_did(self):
+        self.s3.put(self.bucket, 'key', BODY)
+        self.s3.put(self.bucket, 'empty')
+        for harm in ('short', 'cut', 'corrupt', 'reset-in-body'):
+            rule = self.proxy.harm(harm)
+            self.proxy.forget()
+            for key in ('key', 'empty', 'none'):
+                try:
+                    self.c.get(self.bucket, key)
+                except (OSError, http.client.HTTPException, s3client.S3Error):
+                    pass
+            self.assertEqual(rule.fired, 3)
+            harmed = [r.key for r in self.proxy.requests() if r.is_harmed]
+            self.assertEqual(harmed, ['key', 'none'] if harm in ('cut', 'reset-in-body')
+                             else ['key'], harm)
+            self.proxy.heal()
+
     def test_replies_that_are_wrong(self):
         self.s3.put(self.bucket, 'key', BODY, {'colour': 'red'})
         rule = self.proxy.harm('corrupt', times=1)

@@ -1,9 +1,11 @@
 """HTTP/1.1 as the fault proxy reads it: connections, requests and replies, close
 enough to the bytes that it can pass them on unchanged, or damaged."""
 import ctypes
+import fcntl
 import socket
 import ssl
 import struct
+import termios
 import time
 import urllib.parse
 
@@ -81,6 +83,19 @@ class Wire:
             return False
         except OSError:
             return True
+
+    def wait_read(self, seconds=5.0):
+        """Until the peer, on this machine and of IPv4, has read all that was sent."""
+        end = time.monotonic() + seconds
+        host, port = self.sock.getpeername()
+        peer = '%08X:%04X' % (struct.unpack('=I', socket.inet_aton(host))[0], port)
+        while time.monotonic() < end and not self.has_left():
+            if not struct.unpack('i', fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))[0]:
+                with open('/proc/net/tcp') as f:
+                    rows = [line.split() for line in list(f)[1:]]
+                if not any(r[1] == peer and int(r[4].split(':')[1], 16) for r in rows):
+                    return
+            time.sleep(0.005)
 
     def close(self):
         try:
@@ -165,9 +180,14 @@ class Request:
         self.length = int(self.header.get('content-length', '0'))
         self.kind = kind_of(self.method, self.key, self.query, self.header)
         self.harm = None	# the name of what was done to it
+        self.is_spared = False	# ... which did nothing: an empty body was cut
         self.served = None	# the server's status; None: it was not asked
         self.status = None	# what the client was told; None: nothing
         self.is_open = True
+
+    @property
+    def is_harmed(self):
+        return self.harm is not None and not self.is_spared
 
     def __repr__(self):
         return '#%d %s %s %s: %s%s' % (
