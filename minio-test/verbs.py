@@ -41,9 +41,9 @@ class Run:
     """One verb on volumes of its own.  ENV reaches the server without harm,
     HARMED through the proxy."""
 
-    def __init__(self, folder, bucket, prefix, env, harmed, seed):
+    def __init__(self, folder, s3, bucket, prefix, env, harmed, seed):
         os.makedirs(folder)
-        self.dir, self.bucket, self.prefix = folder, bucket, prefix
+        self.dir, self.s3, self.bucket, self.prefix = folder, s3, bucket, prefix
         env, harmed = ({n: v for n, v in e.items() if n not in (
             'OBJMAP_LONG', 'OBJMAP_SEED', 'OBJMAP_PAIRS', 'OBJMAP_BUILD')} for e in (env, harmed))
         own = dict(OBJMAP_RUNTIME_DIR=folder + '/run', OBJMAP_STATE=folder + '/state')
@@ -51,7 +51,9 @@ class Run:
         self.rng = random.Random(seed)
         self.top = 's3://%s/%s/' % (bucket, prefix)
         self.place = self.top + 'vol'
-        self.daemon, self.lasting = None, False
+        self.object_key = prefix + '/object'
+        self.object = 's3+object://%s/%s' % (bucket, self.object_key)
+        self.daemon, self.mounted, self.lasting = None, None, False
 
     def data(self, size):
         """Random, with holes."""
@@ -115,6 +117,12 @@ class Run:
             self.must('copy', '-q', '--overwrite', self.file('new', data), self.place)
         return old, bytes(new)
 
+    def begin_object(self, size=SIZE):
+        """An object; its content."""
+        data = self.data(size)
+        self.s3.put(self.bucket, self.object_key, data)
+        return data
+
     # ---- what must hold afterwards ---------------------------------------------------------
 
     def same(self, got, *allowed):
@@ -125,6 +133,10 @@ class Run:
         raise Wrong('%d bytes, expected %s; first difference at %s' % (
             len(got), ' or '.join(str(len(a)) for a in allowed), at))
 
+    def same_file(self, name, data):
+        with open(self.dir + '/' + name, 'rb') as f:
+            self.same(f.read(), data)
+
     def end_check(self):
         """No checksum is wrong, and nothing is left over once gc has run."""
         self.must('verify', '-q', self.place)
@@ -133,23 +145,36 @@ class Run:
 
     # ---- mounts ------------------------------------------------------------------------
 
-    def mount(self, *options):
-        """A Result; a mount that serves has self.h, an NBD handle."""
+    @property
+    def socket(self):
+        return 'nbd+unix:///?socket=' + self.dir + '/sock'
+
+    def mount(self, *options, place=None, where=None):
+        """At a socket, or a path; see start()."""
+        where = where or self.socket
+        return self.start(where, 'mount', *options, place or self.place, where)
+
+    def start(self, where, *args):
+        """A daemon that serves WHERE; a Result.  If it is good, there is self.h, an NBD
+        handle or a File."""
         import nbd
         begin = time.monotonic()
-        where = 'nbd+unix:///?socket=' + self.dir + '/sock'
         with open(self.dir + '/log', 'wb') as log:
             self.daemon = subprocess.Popen(
-                [fixtures.OBJMAP, 'mount', '--foreground', *options, self.place, where],
-                env=self.harmed, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+                [fixtures.OBJMAP, *args, '--foreground'], env=self.harmed,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
         killer = threading.Timer(90, self.daemon.kill)
         killer.start()
         line = self.daemon.stdout.readline()
         killer.cancel()
         if not line:
             return Result(self.daemon.wait(20), b'', self.said(), time.monotonic() - begin)
-        self.h = nbd.NBD()
-        self.h.connect_uri(where)
+        if where.startswith('/'):
+            self.mounted = where
+            self.h = File(where)
+        else:
+            self.h = nbd.NBD()
+            self.h.connect_uri(where)
         return Result(0, line, self.said(), time.monotonic() - begin)
 
     def said(self):
@@ -184,11 +209,42 @@ class Run:
         return Result(code, b'', self.said(), time.monotonic() - begin)
 
     def end(self):
-        if self.daemon:
-            self.daemon.kill()
-            self.daemon.wait(20)
-            self.daemon.stdout.close()
-            self.daemon = None
+        if not self.daemon:
+            return
+        self.daemon.kill()
+        self.daemon.wait(20)
+        self.daemon.stdout.close()
+        self.daemon = None
+        if self.mounted:
+            subprocess.run(['fusermount3', '-u', '-z', self.mounted], capture_output=True,
+                           timeout=60)
+
+
+class File:
+    """A mounted file, in the words of an NBD handle."""
+
+    def __init__(self, path):
+        self.fd = os.open(path, os.O_RDWR)
+
+    def pread(self, count, at):
+        parts = []
+        while count:
+            parts.append(os.pread(self.fd, count, at))
+            if not parts[-1]:
+                raise Wrong('the file ends at %d' % at)
+            count, at = count - len(parts[-1]), at + len(parts[-1])
+        return b''.join(parts)
+
+    def pwrite(self, data, at):
+        while data:
+            done = os.pwrite(self.fd, data, at)
+            data, at = data[done:], at + done
+
+    def flush(self):
+        os.fsync(self.fd)
+
+    def shutdown(self):
+        os.close(self.fd)
 
 
 # ---- the verbs ---------------------------------------------------------------------------
@@ -214,6 +270,9 @@ def delete(run):
         if r.ok:
             raise Wrong('delete succeeded, and the volume is there')
         run.same(run.content(), data)
+    left = sorted(run.s3.keys(run.bucket, run.prefix + '/'))
+    if r.ok and left != [run.prefix + '/vol/head']:
+        raise Wrong('delete succeeded, and there are %s' % left)
 
 
 def info(run):
@@ -304,14 +363,33 @@ def copy_over(run):
     run.end_check()
 
 
+def copy_resume(run):
+    """What went before was cut: its input was one byte too long."""
+    data = run.data(SIZE)
+    image = run.file('image', data)
+    cut = bytes(MIB) + data[MIB:2 * MIB] + run.rng.randbytes(SIZE - 2 * MIB) + b'x'
+    if run.objmap('copy', '-q', '--chunk-size', CHUNK, '--size', str(SIZE), '-', run.place,
+                  env=run.env, stdin=cut).ok or \
+       b'incomplete' not in run.must('info', run.place).out:
+        raise Wrong('the copy was not cut')
+    yield
+    r = run.objmap('copy', '-q', '--resume', image, run.place)
+    yield r
+    if not r.ok and run.objmap('copy', '-q', run.place, '-', env=run.env).ok:
+        run.same(run.content(), data)
+    elif not r.ok:
+        run.must('copy', '-q', '--resume', image, run.place)
+    run.same(run.content(), data)
+    run.end_check()
+
+
 def copy_out(run):
     data = run.begin()
     yield
     r = run.objmap('copy', '-q', run.place, run.dir + '/out')
     yield r
     if r.ok:
-        with open(run.dir + '/out', 'rb') as f:
-            run.same(f.read(), data)
+        run.same_file('out', data)
 
 
 def copy_verify(run):
@@ -320,8 +398,7 @@ def copy_verify(run):
     r = run.objmap('copy', '-q', '--verify', run.place, run.dir + '/out')
     yield r
     if r.ok:
-        with open(run.dir + '/out', 'rb') as f:
-            run.same(f.read(), data)
+        run.same_file('out', data)
 
 
 def copy_stream(run):
@@ -417,6 +494,9 @@ def gc(run):
     yield
     r = run.objmap('gc', '-q', '--grace', '0', run.place)
     yield r
+    left = json.loads(run.must('gc', '-n', '--grace', '0', '--json', run.place).out)
+    if r.ok and left['deleted'] + left['condemned'] + left['waiting']:
+        raise Wrong('gc succeeded, and left %r' % left)
     run.same(run.content(), new)
     run.same(run.content(run.place + '@one'), old)
     run.end_check()
@@ -435,10 +515,48 @@ def doctor(run):
     yield r
 
 
-def mount_read(run):
-    data = run.begin()
+def object_info(run):
+    run.begin_object()
+    sound = run.must('info', run.object, '--json').out
     yield
-    r = run.mount(*(['--read-only'] if run.rng.random() < 0.5 else []))
+    r = run.objmap('info', run.object, '--json')
+    yield r
+    if r.ok and r.out != sound:
+        raise Wrong('info says %r, not %r' % (r.out, sound))
+
+
+def object_copy_out(run):
+    data = run.begin_object()
+    yield
+    r = run.objmap('copy', '-q', run.object, run.dir + '/out')
+    yield r
+    if r.ok:
+        run.same_file('out', data)
+
+
+def object_verify(run):
+    run.begin_object()
+    yield
+    r = run.objmap('verify', '-q', run.object)
+    yield r
+
+
+def object_gc(run):
+    """Of what a killed writer left."""
+    data = run.begin_object()
+    upload = run.s3.create_upload(run.bucket, run.object_key)
+    run.s3.put_part(run.bucket, run.object_key, upload, 1, b'left')
+    yield
+    r = run.objmap('gc', '--grace', '0', run.object)
+    yield r
+    if r.ok and list(run.s3.uploads(run.bucket, run.object_key)):
+        raise Wrong('gc succeeded, and the upload is there')
+    run.must('gc', '--grace', '0', run.object)
+    run.same(run.s3.get(run.bucket, run.object_key).body, data)
+
+
+def reads(run, data, r):
+    """From the daemon whose start gave R."""
     if not r.ok:
         yield r
         return
@@ -457,20 +575,41 @@ def mount_read(run):
     if run.sockets() > 8:
         raise Wrong('%d connections are open' % run.sockets())
     run.unmount()
+
+
+def mount_read(run):
+    data = run.begin()
+    yield
+    yield from reads(run, data, run.mount(
+        *(['--read-only'] if run.rng.random() < 0.5 else [])))
     run.end_check()
 
 
-def mount_write(run):
-    """Blocks hold what was written to them, whole, and not less than what a flush
-    that succeeded covers."""
-    old = run.begin()
+def serve(run):
+    """Of a file of one mount."""
+    data = run.begin()
+    file = run.file('mounts', ('[mount]\nplace = %s\nwhere = %s\n' % (
+        run.place, run.socket)).encode())
     yield
-    r = run.mount('--memory-limit', '4M')
+    yield from reads(run, data, run.start(run.socket, 'serve', file))
+    run.end_check()
+
+
+def object_read(run):
+    data = run.begin_object()
+    yield
+    yield from reads(run, data, run.mount(place=run.object))
+
+
+def writes(run, old, r):
+    """To the daemon whose start gave R.  Blocks hold what was written to them, whole, and
+    not less than what a flush that succeeded covers."""
     if not r.ok:
         yield r
         run.same(run.content(), old)
         return
     allowed = {}			# of a block: what it may hold, oldest first
+    now, seen = bytearray(old), []
     failed, begin = None, time.monotonic()
     try:
         for _ in range(16):
@@ -483,11 +622,15 @@ def mount_write(run):
                 allowed.setdefault(at, [old[at:at + BLOCK]]).append(
                     new[i * BLOCK:(i + 1) * BLOCK])
             run.h.pwrite(new, first * BLOCK)
+            now[first * BLOCK:(first + count) * BLOCK] = new
             if run.rng.random() < 0.3:
                 begin = time.monotonic()
                 run.h.flush()
                 for versions in allowed.values():
                     del versions[:-1]
+            if run.rng.random() < 0.3:
+                begin, at = time.monotonic(), run.rng.randrange(SIZE - 100000)
+                seen.append((bytes(run.h.pread(100000, at)), bytes(now[at:at + 100000])))
     except Exception as e:
         failed = Result(1, b'', '%s\n%s' % (e, run.said()), time.monotonic() - begin)
     if failed is None and not run.lasting:	# else a drain waits, and is right
@@ -497,6 +640,8 @@ def mount_write(run):
                 del versions[:-1]
         failed = None if r.ok else r
     yield failed or r
+    for got, wanted in seen:
+        run.same(got, wanted)
     if run.daemon:
         if run.sockets() > 8:
             raise Wrong('%d connections are open' % run.sockets())
@@ -506,10 +651,74 @@ def mount_write(run):
     got = run.content()
     for at in range(0, SIZE - BLOCK, BLOCK):
         run.same(got[at:at + BLOCK], *allowed.get(at, [old[at:at + BLOCK]]))
+
+
+def mount_write(run):
+    old = run.begin()
+    yield
+    yield from writes(run, old, run.mount('--memory-limit', '4M'))
     run.end_check()
 
 
+def mount_file(run):
+    old = run.begin()
+    yield
+    yield from writes(run, old, run.mount('--memory-limit', '4M', where=run.dir + '/disk'))
+    run.end_check()
+
+
+def object_write(run):
+    """In parts, of which most are copies.  Others see the version before or the one that
+    is flushed, whole, and that one once the flush has succeeded."""
+    size = 11 * MIB + 12345
+    now = bytearray(run.begin_object(size))
+    versions, seen = [bytes(now)], []
+    for env in run.env, run.harmed:
+        env.update(OBJMAP_MULTIPART_THRESHOLD='5M', OBJMAP_PART_SIZE='5M')
+    yield
+    r = run.mount('--writable', place=run.object)
+    if not r.ok:
+        yield r
+        run.same(run.s3.get(run.bucket, run.object_key).body, *versions)
+        run.must('gc', '-q', '--grace', '0', run.object)
+        return
+    failed, begin = None, time.monotonic()
+    try:
+        for _ in range(3):
+            for _ in range(3):
+                at = run.rng.randrange(size - 100000)
+                new = run.rng.randbytes(run.rng.choice((1, 4096, 70000)))
+                begin = time.monotonic()
+                run.h.pwrite(new, at)
+                now[at:at + len(new)] = new
+                seen.append((bytes(run.h.pread(100000, at)), bytes(now[at:at + 100000])))
+            versions.append(bytes(now))
+            begin = time.monotonic()
+            run.h.flush()
+            del versions[:-1]
+    except Exception as e:
+        failed = Result(1, b'', '%s\n%s' % (e, run.said()), time.monotonic() - begin)
+    if failed is None and not run.lasting:
+        r = run.unmount()
+        failed = None if r.ok else r
+    yield failed or r
+    for got, wanted in seen:
+        run.same(got, wanted)
+    if run.daemon:
+        r = run.unmount()		# healthy again: it publishes the rest
+        if r.ok:
+            versions = [bytes(now)]
+        elif not failed:
+            raise Wrong('the server is well again, and unmounting fails: ' + r.err)
+    run.same(run.s3.get(run.bucket, run.object_key).body, *versions)
+    run.must('gc', '-q', '--grace', '0', run.object)
+
+
 VERBS = {f.__name__.replace('_', '-'): f for f in (
-    create, delete, info, info_map, list_volumes, copy_in, copy_parts, copy_over, copy_out,
-    copy_verify, copy_stream, snapshot_create, snapshot_list, snapshot_delete, rollback,
-    clone, resize, gc, verify, doctor, mount_read, mount_write)}
+    create, delete, info, info_map, list_volumes, copy_in, copy_parts, copy_over, copy_resume,
+    copy_out, copy_verify, copy_stream, snapshot_create, snapshot_list, snapshot_delete,
+    rollback, clone, resize, gc, verify, doctor, mount_read, mount_write, mount_file, serve,
+    object_info, object_copy_out, object_verify, object_gc, object_read, object_write)}
+
+# What only some machines can do: a probe of fixtures.
+NEEDS = {'mount-file': 'fuse'}
