@@ -420,19 +420,20 @@ static void save_the_rest(struct mount *mount, struct control_client *client)
 static void close_export(struct mount *mount)
 {
 	struct volume_status status;
+	bool unsaved;
 
 	if (mount->export->volume) {
 		volume_status(mount->export->volume, &status);
+		unsaved = status.oldest_dirty != 0;	/* zeros have no bytes */
 		if (status.fenced)
 			mount->status = 1;
-		if (status.fenced && !status.pending_bytes && !status.committing_bytes)
+		if (status.fenced && !unsaved)
 			log_warning("%s: %s was taken over by somebody else; nothing of it was unsaved",
 				    mount->spec.where.text, mount->spec.place.text);
-		if (status.pending_bytes && !status.fenced) {
-			log_warning("%s: %llu bytes that were not committed are dropped",
+		if (unsaved && !status.fenced)
+			log_warning("%s: what was not committed is dropped, %llu bytes beside zeros",
 				    mount->spec.where.text,
 				    (unsigned long long)status.pending_bytes);
-		}
 		control_unlink_volume(mount->control, status.head.uuid);
 	} else if (is_fenced(mount)) {
 		mount->status = 1;

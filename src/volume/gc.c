@@ -482,31 +482,39 @@ static int put_condemned(struct gc *gc, const struct key_batch *batch, char *key
 	return error ? say(gc, "PUT", key, error, &reply) : 0;
 }
 
-/* Writes down what is condemned; without grace it goes at once, and so, at the
- * end, does the list. */
+/* A list is what the grace of readers runs from: without grace there is none to
+ * write. */
+static int condemn_without_grace(struct gc *gc, const struct key_batch *batch)
+{
+	struct store_entry entry = { 0 };
+	int error = 0;
+
+	gc->delete.bytes += batch->bytes;
+	for (unsigned int i = 0; i < batch->nr && !error; i++) {
+		entry.key = batch->keys[i];
+		entry.upload = batch->uploads[i];
+		error = delete_later(gc, &entry);
+	}
+	return error;
+}
+
+/* Writes down what is condemned.  What is due goes before: there may be no room. */
 static int condemn_batch(struct gc *gc)
 {
 	struct key_batch *batch = &gc->condemn;
-	struct store_entry entry = { 0 };
 	char key[VOLUME_KEY_MAX];
-	unsigned int i;
 	int error = 0;
 
 	if (!batch->nr)
 		return 0;
-	if (!gc->options->dry_run)
-		error = put_condemned(gc, batch, key);
-	if (!error && gc->options->grace)
-		gc->result->condemned += batch->nr;
-	if (!error && !gc->options->grace) {
-		gc->delete.bytes += batch->bytes;
-		for (i = 0; i < batch->nr && !error; i++) {
-			entry.key = batch->keys[i];
-			entry.upload = batch->uploads[i];
-			error = delete_later(gc, &entry);
-		}
-		if (!error && !gc->options->dry_run && gc->lists.nr < gc->lists.room)
-			error = batch_add(&gc->lists, key, NULL, 0);
+	if (!gc->options->grace) {
+		error = condemn_without_grace(gc, batch);
+	} else {
+		error = delete_batch(gc, &gc->delete);
+		if (!error && !gc->options->dry_run)
+			error = put_condemned(gc, batch, key);
+		if (!error)
+			gc->result->condemned += batch->nr;
 	}
 	batch_clear(batch);
 	progress(gc, "condemned", gc->result->condemned);
