@@ -87,12 +87,29 @@ static char *resolve_parent(const char *path)
 	return result;
 }
 
+static bool is_kernel_device(const char *text)
+{
+	if (strcmp(text, "nbd") == 0)
+		return true;
+	return strncmp(text, "/dev/nbd", 8) == 0 &&
+	       isdigit((unsigned char)text[8]);
+}
+
+static int refuse_kernel_device(const char *text)
+{
+	log_error("%s: kernel nbd devices are not in this build: mount it on a file (DIR/NAME) or as nbd+unix:///?socket=PATH",
+		  text);
+	return -EINVAL;
+}
+
 static int parse_path(struct where *where)
 {
 	where->kind = WHERE_FUSE;
 	where->path = resolve_parent(where->text);
 	if (!where->path)
 		return -EINVAL;
+	if (is_kernel_device(where->path))
+		return refuse_kernel_device(where->text);
 	where->canonical = strdup(where->path);
 	return where->canonical ? 0 : -ENOMEM;
 }
@@ -281,14 +298,6 @@ static bool has_scheme(const char *text)
 	return n > 1 && text[n] == ':';
 }
 
-static bool is_kernel_device(const char *text)
-{
-	if (strcmp(text, "nbd") == 0)
-		return true;
-	return strncmp(text, "/dev/nbd", 8) == 0 &&
-	       isdigit((unsigned char)text[8]);
-}
-
 static int parse_kind(struct where *where)
 {
 	static const struct {
@@ -315,11 +324,8 @@ static int parse_kind(struct where *where)
 					 nbd[i].unix_socket);
 		}
 	}
-	if (is_kernel_device(text)) {
-		log_error("%s: kernel nbd devices are not in this build: mount it on a file (DIR/NAME) or as nbd+unix:///?socket=PATH",
-			  text);
-		return -EINVAL;
-	}
+	if (is_kernel_device(text))
+		return refuse_kernel_device(text);
 	if (strncmp(text, "uffd:", 5) == 0) {
 		log_error("%s: userfaultfd is not in this build: mount it on a file (DIR/NAME) and map that",
 			  text);
