@@ -16,6 +16,7 @@
 #include "src/volume/snapshot.h"
 #include "tests/store/fault_store.h"
 #include "tests/volume/bucket.h"
+#include "tests/volume/heads.h"
 
 /* ---- the world: one bucket, and sides that see it through their own faults ---- */
 
@@ -331,6 +332,28 @@ Test(protocol, no_head_comes_back_byte_for_byte)
 	cr_assert_eq(volume_snapshot_delete(other.store, "s", NULL), 0);
 	fault_release(writer.fault);
 	cr_assert_eq(now(&other).epoch, before.epoch);
+}
+
+Test(protocol, a_head_at_its_largest_is_swapped_settled_and_read_byte_for_byte)
+{
+	static uint8_t put[HEAD_BYTES_MAX], found[HEAD_BYTES_MAX];
+	struct claim mine = claim(&writer, &polite);
+	struct swap swap = commit_swap(&writer, &mine);
+	struct head head;
+	size_t count;
+
+	head_largest(&swap.next);
+	memcpy(swap.next.uuid, mine.head.head.uuid, sizeof(swap.next.uuid));
+	swap.next.writer = mine.writer;
+	cr_assert_gt(swap.next.epoch, mine.head.head.epoch);
+	on(&writer, STORE_PUT, "head", FAULT_LOSE_REPLY, 1, NULL);
+	cr_assert_eq(head_swap(&swap), 0);
+	head = now(&other);
+	count = head_encode(&head, found);
+	cr_assert_gt(count, 40u << 10);
+	cr_assert_eq(head_encode(&swap.base.head, put), count);
+	cr_assert_arr_eq(put, found, count);
+	claim_drop(&mine);
 }
 
 /* ---- late swaps against everything else -------------------------------------------- */
