@@ -385,65 +385,80 @@ class Keys(Remote):
                      'nbd:')
 
 
+class Line:
+    """The server's side of one connection, spoken by hand."""
+
+    def __init__(self, s, size, flags, more=()):
+        """Shakes hands: GO is answered, the options in MORE are acknowledged, others are
+        not known."""
+        self.s, self.said = s, set()
+        s.sendall(NBDMAGIC + struct.pack('>H', 3))
+        self.get(4)
+        option = 0
+        while option != GO:
+            _, option, length = struct.unpack('>QII', self.get(16))
+            self.get(length)
+            if option == GO:
+                self.reply(option, 3, struct.pack('>HQH', 0, size, flags))
+            known = option == GO or option in more
+            self.said.add(option)
+            self.reply(option, 1 if known else 0x80000001)
+
+    def get(self, n):
+        data = b''
+        while len(data) < n:
+            part = self.s.recv(n - len(data))
+            if not part:
+                raise ConnectionError
+            data += part
+        return data
+
+    def reply(self, option, kind, data=b''):
+        self.s.sendall(struct.pack('>QIII', 0x3e889045565a9, option, kind, len(data)) + data)
+
+    def command(self):
+        """(kind, cookie, offset, count)"""
+        return struct.unpack('>IHHQQI', self.get(28))[2:]
+
+
+def serve_by_hand(test, path, talk):
+    """Calls TALK with each connection to PATH, in a thread of its own."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    test.addCleanup(listener.close)
+
+    def one(s):
+        try:
+            talk(s)
+        except OSError:
+            pass
+        s.close()
+
+    def accept():
+        while True:
+            try:
+                s, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=one, args=(s,), daemon=True).start()
+    threading.Thread(target=accept, daemon=True).start()
+
+
 class Hostile(Remote):
     """A server of our own that shakes hands well, and then does harm."""
 
     def hostile(self, answer, size=MIB, flags=1 | 4 | 8):
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(self.sock)
-        listener.listen()
-        self.addCleanup(listener.close)
-
         def talk(s):
-            def get(n):
-                data = b''
-                while len(data) < n:
-                    part = s.recv(n - len(data))
-                    if not part:
-                        raise ConnectionError
-                    data += part
-                return data
-            s.sendall(NBDMAGIC + struct.pack('>H', 3))
-            get(4)
-            structured = False
+            line = Line(s, size, flags, more=(8,))
             while True:
-                _, option, length = struct.unpack('>QII', get(16))
-                get(length)
-
-                def reply(kind, data=b''):
-                    s.sendall(struct.pack('>QIII', 0x3e889045565a9, option, kind, len(data)) + data)
-                if option == GO:
-                    reply(3, struct.pack('>HQH', 0, size, flags))
-                    reply(1)
-                    break
-                if option == 8:
-                    structured = True
-                    reply(1)
-                else:
-                    reply(0x80000001)
-            while True:
-                _, _, kind, cookie, offset, count = struct.unpack('>IHHQQI', get(28))
+                kind, cookie, offset, count = line.command()
                 if kind == 2:
                     return
                 if kind == READ:
                     s.sendall(answer(cookie, offset, count))
-                    self.asked = structured
-
-        def serve():
-            while True:
-                try:
-                    s, _ = listener.accept()
-                except OSError:
-                    return
-
-                def one(s=s):
-                    try:
-                        talk(s)
-                    except OSError:
-                        pass
-                    s.close()
-                threading.Thread(target=one, daemon=True).start()
-        threading.Thread(target=serve, daemon=True).start()
+                    self.asked = 8 in line.said
+        serve_by_hand(self, self.sock, talk)
 
     @staticmethod
     def chunk(cookie, kind, data, flags=1, length=None):
@@ -548,60 +563,24 @@ class Breaking(Remote):
 
     def breaking(self, size=8 * MIB):
         self.memory, self.lines, self.when = bytearray(size), [], None
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(self.sock)
-        listener.listen()
-        self.addCleanup(listener.close)
-
-        def accept():
-            while True:
-                try:
-                    s, _ = listener.accept()
-                except OSError:
-                    return
-                threading.Thread(target=self.talk, args=(s, size), daemon=True).start()
-        threading.Thread(target=accept, daemon=True).start()
+        serve_by_hand(self, self.sock, lambda s: self.talk(s, size))
 
     def talk(self, s, size):
-        def get(n):
-            data = b''
-            while len(data) < n:
-                part = s.recv(n - len(data))
-                if not part:
-                    raise ConnectionError
-                data += part
-            return data
-        try:
-            s.sendall(NBDMAGIC + struct.pack('>H', 3))
-            get(4)
-            option = 0
-            while option != GO:
-                _, option, length = struct.unpack('>QII', get(16))
-                get(length)
-
-                def reply(kind, data=b''):
-                    s.sendall(struct.pack('>QIII', 0x3e889045565a9, option, kind, len(data)) + data)
-                if option == GO:
-                    reply(3, struct.pack('>HQH', 0, size, self.FLAGS))
-                reply(1 if option == GO else 0x80000001)
-            self.lines.append(s)
-            while True:
-                _, _, kind, cookie, at, count = struct.unpack('>IHHQQI', get(28))
-                data = get(count) if kind == 1 else b''
-                if kind == 2:
-                    return
-                answer = struct.pack('>IIQ', 0x67446698, 0, cookie)
-                if self.when and self.when(kind, data):
-                    self.when = None
-                    self.break_all(s, answer)
-                    return
-                if kind == 1:
-                    self.memory[at:at + count] = data
-                s.sendall(answer + (bytes(self.memory[at:at + count]) if kind == READ else b''))
-        except OSError:
-            pass
-        finally:
-            s.close()
+        line = Line(s, size, self.FLAGS)
+        self.lines.append(s)
+        while True:
+            kind, cookie, at, count = line.command()
+            data = line.get(count) if kind == 1 else b''
+            if kind == 2:
+                return
+            answer = struct.pack('>IIQ', 0x67446698, 0, cookie)
+            if self.when and self.when(kind, data):
+                self.when = None
+                self.break_all(s, answer)
+                return
+            if kind == 1:
+                self.memory[at:at + count] = data
+            s.sendall(answer + (bytes(self.memory[at:at + count]) if kind == READ else b''))
 
     def break_all(self, s, answer):
         lines, self.lines = self.lines, []

@@ -308,26 +308,34 @@ Test(commit, closing_takes_a_number_that_no_attempt_has_taken)
 	world_end(&world);
 }
 
+/* Half of the table is full, and its commit has failed. */
+static void fail_in_the_background(struct world *world, struct volume_status *status)
+{
+	unsigned int i;
+
+	world_begin_with(world, 1000 * CHUNK, CHUNK,
+			 &(struct volume_options){ .pending_limit = 8 * CHUNK });
+	world->store->retry_for = 0;
+	fault_add(world->fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
+		.kind = FAULT_FAIL, .error = -ENOSPC, .times = 1 });
+	for (i = 0; i < 4; i++)
+		world_write(world, i, 1);
+	for (i = 0; i < 1000; i++) {
+		volume_status(world->volume, status);
+		if (status->failed_commits)
+			break;
+		usleep(10000);
+	}
+	cr_assert_eq(status->failed_commits, 1);
+}
+
 Test(commit, a_failure_in_the_background_is_told_to_the_next_flush_once)
 {
 	struct volume_status *status = malloc(sizeof(*status));
 	struct world world;
 	unsigned int i;
 
-	world_begin_with(&world, 1000 * CHUNK, CHUNK,
-			 &(struct volume_options){ .pending_limit = 8 * CHUNK });
-	world.store->retry_for = 0;
-	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
-		.kind = FAULT_FAIL, .error = -ENOSPC, .times = 1 });
-	for (i = 0; i < 4; i++)
-		world_write(&world, i, 1);
-	for (i = 0; i < 1000; i++) {
-		volume_status(world.volume, status);
-		if (status->failed_commits)
-			break;
-		usleep(10000);
-	}
-	cr_assert_eq(status->failed_commits, 1);
+	fail_in_the_background(&world, status);
 	cr_assert_eq(stage_flush(world.stage), -ENOSPC);
 	cr_assert_eq(stage_flush(world.stage), 0);
 	world_reopen(&world);
@@ -344,20 +352,7 @@ Test(commit, a_failure_in_the_background_does_not_keep_the_last_flush_from_tryin
 	struct world world;
 	unsigned int i;
 
-	world_begin_with(&world, 1000 * CHUNK, CHUNK,
-			 &(struct volume_options){ .pending_limit = 8 * CHUNK });
-	world.store->retry_for = 0;
-	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
-		.kind = FAULT_FAIL, .error = -ENOSPC, .times = 1 });
-	for (i = 0; i < 4; i++)
-		world_write(&world, i, 1);
-	for (i = 0; i < 1000; i++) {
-		volume_status(world.volume, status);
-		if (status->failed_commits)
-			break;
-		usleep(10000);
-	}
-	cr_assert_eq(status->failed_commits, 1);
+	fail_in_the_background(&world, status);
 	cr_assert_eq(volume_flush(world.volume), 0);
 	volume_status(world.volume, status);
 	cr_assert_eq(status->pending_bytes, 0);
