@@ -389,6 +389,8 @@ class Proxy:
         first, headers = read_head(client)
         if first is None:
             return False
+        if self.is_closed:		# a connection that close() did not know of yet
+            raise Gone('closed')
         with self.lock:
             request = Request(len(self.all) + 1, number, first, headers)
             self.all.append(request)
