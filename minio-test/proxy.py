@@ -51,6 +51,7 @@ class Exchange:
             if 'expect' in self.request.header:
                 self.client.send(b'HTTP/1.1 100 Continue\r\n\r\n')
             self._body = self.client.exactly(self.request.length)
+            self.request.is_read = True
         return self._body
 
     def head_for_server(self):
@@ -76,6 +77,7 @@ class Exchange:
                 wire.send(data)
                 left -= len(data)
             self._body = b''
+            self.request.is_read = True
         else:
             wire.send(head + self.read_body())
         reply = Reply(wire, self.request)

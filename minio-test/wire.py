@@ -184,15 +184,17 @@ class Request:
         self.served = None	# the server's status; None: it was not asked
         self.status = None	# what the client was told; None: nothing
         self.is_open = True
+        self.is_read = False	# its body, by the proxy
 
     @property
     def is_harmed(self):
         return self.harm is not None and not self.is_spared
 
     def __repr__(self):
-        return '#%d %s %s %s: %s%s' % (
-            self.number, self.kind, self.method, self.target, self.status,
-            ' (%s, server %s)' % (self.harm, self.served) if self.harm else '')
+        return '#%d on %d %s %s %s: %s%s%s' % (
+            self.number, self.connection, self.kind, self.method, self.target, self.status,
+            ' (%s, server %s)' % (self.harm, self.served) if self.harm else '',
+            '' if self.is_read or not self.length else ', its body did not come')
 
 
 class Reply:
