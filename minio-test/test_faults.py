@@ -21,7 +21,7 @@ import proxy  # noqa: E402
 import verbs  # noqa: E402
 
 DRAWN = 60
-AT_ONCE = 4
+AT_ONCE = 8
 RETRY_FOR = 1.5			# of lasting faults, seconds
 
 # What may be expected of a verb:
