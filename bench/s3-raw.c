@@ -1,20 +1,23 @@
 /* s3-raw.c: what a server of objects gives at all: a plain libcurl multi loop over
  * kept-alive connections, without any of objmap.
  *
- *     s3-raw CONNECTIONS get|put <LIST
+ *     s3-raw CONNECTIONS get|put [FILE] <LIST
  *
  * LIST has one request a line: URL [FIRST COUNT]; with FIRST and COUNT a get is of that
- * range, and a put sends COUNT bytes.  URLs are signed already (presigned), so that no
+ * range, and a put sends COUNT bytes: always the same, which stay in the CPU's cache, or
+ * those of FILE from FIRST on, read before they are sent.  URLs are signed already (presigned), so that no
  * signing is measured.  What is got is copied into memory once, as anybody must who
  * uses it.  Prints one line of JSON; a reply that is no 200 or 206, or has another
  * length than asked for, ends it with status 1. */
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #define SINK_SIZE (64u << 20)
 
@@ -32,6 +35,7 @@ struct line {				/* a connection, more or less */
 static struct job *jobs;
 static size_t nr_jobs, next_job;
 static char *source;			/* of puts: SINK_SIZE bytes */
+static int source_file = -1;		/* or what they are read from */
 static uint64_t bytes;
 
 static void die(const char *why)
@@ -91,7 +95,7 @@ static size_t give(char *data, size_t size, size_t nr, void *context)
 
 	if (count > line->expected - line->at)
 		count = line->expected - line->at;
-	memcpy(data, source + line->at, count);
+	memcpy(data, (line->sink ? line->sink : source) + line->at, count);
 	line->at += count;
 	return count;
 }
@@ -102,6 +106,9 @@ static void prepare(struct line *line, const struct job *job, int put)
 
 	line->at = 0;
 	line->expected = job->count;
+	if (put && line->sink && pread(source_file, line->sink, job->count,
+				       (off_t)job->first) != (ssize_t)job->count)
+		die("FILE is shorter than that");
 	curl_easy_setopt(line->easy, CURLOPT_URL, job->url);
 	if (put) {
 		curl_easy_setopt(line->easy, CURLOPT_INFILESIZE_LARGE,
@@ -130,7 +137,7 @@ static void open_line(struct line *line, int put, struct curl_slist *headers)
 		curl_easy_setopt(line->easy, CURLOPT_UPLOAD, 1L);
 		curl_easy_setopt(line->easy, CURLOPT_READFUNCTION, give);
 		curl_easy_setopt(line->easy, CURLOPT_READDATA, line);
-		line->sink = NULL;
+		line->sink = source_file < 0 ? NULL : allocate(SINK_SIZE);
 	} else {
 		line->sink = allocate(SINK_SIZE);
 	}
@@ -198,17 +205,19 @@ static double seconds(struct timeval t)
 
 int main(int argc, char **argv)
 {
-	unsigned int nr_lines = argc == 3 ? (unsigned int)atoi(argv[1]) : 0;
-	int put = argc == 3 && strcmp(argv[2], "put") == 0;
+	unsigned int nr_lines = argc == 3 || argc == 4 ? (unsigned int)atoi(argv[1]) : 0;
+	int put = nr_lines && strcmp(argv[2], "put") == 0;
 	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
 	struct timespec begin, end;
 	struct rusage usage;
 	struct line *lines;
 
-	if (!nr_lines || (!put && strcmp(argv[2], "get") != 0)) {
-		fprintf(stderr, "usage: s3-raw CONNECTIONS get|put <LIST\n");
+	if (!nr_lines || (!put && (strcmp(argv[2], "get") != 0 || argc == 4))) {
+		fprintf(stderr, "usage: s3-raw CONNECTIONS get|put [FILE] <LIST\n");
 		return 2;
 	}
+	if (argc == 4 && (source_file = open(argv[3], O_RDONLY | O_CLOEXEC)) < 0)
+		die("FILE cannot be opened");
 	read_list();
 	curl_global_init(CURL_GLOBAL_ALL);
 	lines = allocate(nr_lines * sizeof(*lines));
