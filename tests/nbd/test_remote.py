@@ -14,7 +14,7 @@ import time
 import nbd
 
 from serving import GO, READ, SEED, World, main, run_status, wait_for
-from fixtures import OBJMAP, free_port
+from fixtures import OBJMAP, free_port, long_test
 from test_tls import make_certificates
 
 MIB = 1 << 20
@@ -537,6 +537,27 @@ class Hostile(Remote):
                       self.said())
         silent[0] = False
         self.assertEqual(bytes(client.pread(4096, 0)), b'E' * 4096)
+
+    @long_test
+    def test_one_request_that_is_never_answered_is_given_up_though_others_are(self):
+        def answer(cookie, offset, count):
+            if offset == 0:
+                return b''
+            return self.chunk(cookie, 1, struct.pack('>Q', offset) + b'E' * count)
+        self.hostile(answer)
+        front, client = self.mount(self.uri + '&connections=1', '--retry-for', '2s')
+        cookie, started = client.aio_pread(nbd.Buffer(4096), 0), time.monotonic()
+        failed = False
+        while not failed and time.monotonic() - started < 60:
+            client.pread(4096, 8192)
+            try:
+                failed = client.aio_command_completed(cookie)
+            except nbd.Error:
+                failed = True
+            time.sleep(0.1)
+        self.assertTrue(failed)
+        self.assertGreater(time.monotonic() - started, 30)
+        self.assertEqual(bytes(client.pread(4096, 8192)), b'E' * 4096)
 
     def test_honest_answers_are_data(self):
         self.hostile(lambda c, o, n: self.chunk(c, 1, struct.pack('>Q', o) + b'E' * n))
