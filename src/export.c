@@ -98,8 +98,11 @@ static int build(struct export *export, struct stage *backend,
 				    DEFAULT_MAX_REQUESTS,
 				    options->max_bytes ? options->max_bytes :
 				    DEFAULT_MAX_BYTES);
-		if (error)
+		if (error) {
+			log_error("%s: cannot limit its requests: %s",
+				  export->place.text, strerror(-error));
 			stage_close(top);
+		}
 	}
 	if (error) {
 		export->volume = NULL;

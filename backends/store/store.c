@@ -361,7 +361,7 @@ static bool retry_later(struct store *store, struct store_request *request)
 	unsigned int shift = request->attempts < 8 ? request->attempts - 1 : 7;
 	uint64_t delay = DELAY_FIRST << shift, now = clock_now();
 	uint64_t end = give_up_at(store, request);
-	char reason[sizeof(retry->trouble.reason)] = "";
+	char reason[sizeof(retry->trouble.reason)];
 
 	if (now >= end || store_request_is_cancelled(request))
 		return false;
@@ -376,12 +376,16 @@ static bool retry_later(struct store *store, struct store_request *request)
 	request->due = delay < end - now ? now + delay : end;
 	request->resent = request->op == STORE_PUT;
 	atomic_fetch_add(&store->counters.retries, 1);
-	if (trouble_note(retry, request))
+	if (trouble_note(retry, request)) {
 		memcpy(reason, retry->trouble.reason, sizeof(reason));
-	pthread_mutex_unlock(&retry->lock);
-	if (*reason)
+		pthread_mutex_unlock(&retry->lock);
 		log_warning("%s: %s; trying again", store->place, reason);
-	pthread_mutex_lock(&retry->lock);
+		pthread_mutex_lock(&retry->lock);
+	}
+	if (retry->closing) {		/* meanwhile: nobody would send it */
+		pthread_mutex_unlock(&retry->lock);
+		return false;
+	}
 	/* Unlocked, it may be sent, completed and freed at any moment. */
 	request->next = retry->waiting;
 	retry->waiting = request;
