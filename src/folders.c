@@ -2,7 +2,6 @@
  * folder (what must survive). */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +11,7 @@
 #include <unistd.h>
 
 #include "src/log.h"
+#include "src/network.h"
 #include "src/where.h"
 
 /* mkdir -p, the last one 0700; what exists keeps its mode. */
@@ -113,22 +113,6 @@ static char *state_path(const char *given)
 	return n < 0 ? NULL : path;
 }
 
-static bool is_network(const struct statfs *fs)
-{
-	static const unsigned long network[] = {
-		NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, CIFS_SUPER_MAGIC,
-		SMB2_SUPER_MAGIC, CEPH_SUPER_MAGIC, AFS_SUPER_MAGIC,
-		AFS_FS_MAGIC, CODA_SUPER_MAGIC, V9FS_MAGIC, OCFS2_SUPER_MAGIC,
-		0x0BD00BD0,	/* Lustre, by its own sources */
-		0x01161970,	/* GFS2, the same */
-	};
-
-	for (size_t i = 0; i < sizeof(network) / sizeof(*network); i++)
-		if (((unsigned long)fs->f_type & 0xffffffff) == network[i])
-			return true;
-	return false;
-}
-
 char *state_dir(const char *given)
 {
 	char *path = state_path(given), *real = NULL;
@@ -140,9 +124,9 @@ char *state_dir(const char *given)
 	if (error)
 		log_error("state folder %s: %s: name another one with --state DIR",
 			  path ? path : "", strerror(-error));
-	else if (is_network(&fs))
-		log_error("state folder %s is on a network file system, where locks and fsync cannot be trusted: name a local one with --state DIR",
-			  path);
+	else if (network_file_system(&fs))
+		log_error("state folder %s is on a network file system (%s), where locks and fsync cannot be trusted: name a local one with --state DIR",
+			  path, network_file_system(&fs));
 	else
 		real = realpath(path, NULL);
 	free(path);

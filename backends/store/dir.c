@@ -542,7 +542,7 @@ static int make_root(const char *place, const char *path)
 
 static int open_root(struct dir *dir, const struct store_dir_options *options)
 {
-	const char *place = dir->store.place, *network;
+	const char *place = dir->store.place, *foreign;
 	int error;
 
 	if (options->create) {
@@ -561,11 +561,12 @@ static int open_root(struct dir *dir, const struct store_dir_options *options)
 			  advice(error));
 		return error;
 	}
-	if (options->network_ok || !is_on_network(dir->root, &network))
+	foreign = options->network_ok ? NULL : foreign_file_system(dir->root);
+	if (!foreign)
 		return 0;
 	log_error("%s: %s is on a network file system (%s), whose locks may not keep two "
 		  "writers apart; ?network=yes behind the place uses it all the same",
-		  place, dir->path, network);
+		  place, dir->path, foreign);
 	return -EOPNOTSUPP;
 }
 

@@ -54,8 +54,9 @@ int parent_open(int root, const char *key, bool *made, const char **name);
 int folders_sync(int root, const char *key);
 /* Whether @key lies where the store keeps its own, or the file system does. */
 bool key_is_reserved(const char *key);
-/* Whether @fd is on a file system of another machine; *@name says which kind. */
-bool is_on_network(int fd, const char **name);
+/* The kind of file system that @fd is on, where it is or may be another
+ * machine's (sshfs, a mounted bucket: whatever FUSE serves), or NULL. */
+const char *foreign_file_system(int fd);
 
 /* ---- dir_object.c */
 

@@ -4,6 +4,7 @@
  * away; so none is followed. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "backends/store/dir.h"
+#include "src/network.h"
 
 static int open_step(int folder, const char *name, int flags)
 {
@@ -137,26 +139,13 @@ bool key_is_reserved(const char *key)
 	return false;
 }
 
-/* Locks, rename and fsync of these are another machine's word.  FUSE is one of
- * them because nobody can tell sshfs or a mounted bucket from a local one. */
-bool is_on_network(int fd, const char **name)
+const char *foreign_file_system(int fd)
 {
-	static const struct { uint32_t magic; const char *name; } kinds[] = {
-		{ 0x6969, "NFS" }, { 0xff534d42, "CIFS" }, { 0xfe534d42, "SMB" },
-		{ 0x517b, "SMB" }, { 0x00c36400, "Ceph" }, { 0x01021997, "9P" },
-		{ 0x5346414f, "AFS" }, { 0x6b414653, "AFS" }, { 0x73757245, "Coda" },
-		{ 0x0bd00bd0, "Lustre" }, { 0x65735546, "FUSE" },
-	};
+	const char *kind;
 	struct statfs fs;
-	size_t i;
 
 	if (fstatfs(fd, &fs) < 0)
-		return false;
-	for (i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-		if (kinds[i].magic != (uint32_t)fs.f_type)
-			continue;
-		*name = kinds[i].name;
-		return true;
-	}
-	return false;
+		return NULL;
+	kind = network_file_system(&fs);
+	return kind || fs.f_type != FUSE_SUPER_MAGIC ? kind : "FUSE";
 }

@@ -272,7 +272,8 @@ class BadInput(World):
 
     # The kernel's numbers of them; FUSE may be anything.
     NETWORK = {'NFS': 0x6969, 'CIFS': 0xff534d42, 'SMB': 0xfe534d42, 'Ceph': 0xc36400,
-               '9P': 0x1021997, 'AFS': 0x5346414f, 'Coda': 0x73757245, 'Lustre': 0xbd00bd0}
+               '9P': 0x1021997, 'AFS': 0x5346414f, 'Coda': 0x73757245, 'Lustre': 0xbd00bd0,
+               'OCFS2': 0x7461636f, 'GFS2': 0x1161970}
     FUSE, EXT4 = 0x65735546, 0xef53
 
     def test_a_volume_on_a_network_file_system_needs_a_word(self):
@@ -298,13 +299,13 @@ class BadInput(World):
         self.create()
         with open(self.head, 'rb') as f:
             head = f.read()
-        for name, magic in dict(self.NETWORK, OCFS2=0x7461636f, GFS2=0x1161970).items():
+        for name, magic in self.NETWORK.items():
             with self.subTest(kind=name):
                 p = self.objmap('mount', self.place + '?network=yes',
                                 'nbd+unix:///?socket=' + self.path('s'), status=1,
                                 env=self.on_kind(magic))
                 self.assertIn(b'state folder ' + self.path('state').encode() +
-                              b' is on a network file system', p.stderr)
+                              b' is on a network file system (%s)' % name.encode(), p.stderr)
                 self.assertIn(b'--state DIR', p.stderr)
         with open(self.head, 'rb') as f:
             self.assertEqual(f.read(), head, 'it was claimed')
