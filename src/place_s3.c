@@ -17,7 +17,7 @@
 enum kind { TEXT, FLAG, NUMBER, SIZE, ADDRESSING, SSE };
 
 /* S3: parts and single PUTs are at most 5 GiB, parts at least 5 MiB. */
-#define EACH_SETTING(X)							\
+#define EACH_OF_OBJECTS(X)						\
 	X("endpoint-url", TEXT, endpoint_url, 0, 0)			\
 	X("region", TEXT, region, 0, 0)					\
 	X("profile", TEXT, profile, 0, 0)				\
@@ -32,8 +32,12 @@ enum kind { TEXT, FLAG, NUMBER, SIZE, ADDRESSING, SSE };
 	X("requester-pays", FLAG, requester_pays, 0, 0)			\
 	X("tags", TEXT, tags, 0, 0)					\
 	X("connections", NUMBER, connections, 1, S3_CONNECTIONS_MAX)	\
-	X("multipart-threshold", SIZE, multipart_threshold, S3_PART_MIN, 5 * GIB) \
 	X("part-size", SIZE, part_size, S3_PART_MIN, 5 * GIB)
+
+/* A new version of an object is an upload in parts whatever its size. */
+#define EACH_SETTING(X)							\
+	EACH_OF_OBJECTS(X)						\
+	X("multipart-threshold", SIZE, multipart_threshold, S3_PART_MIN, 5 * GIB)
 
 struct setting {
 	enum kind kind;
@@ -49,7 +53,7 @@ static const struct setting settings[] = { EACH_SETTING(AS_SETTING) };
 #define NR_SETTINGS (sizeof(settings) / sizeof(settings[0]))
 
 const char *const place_s3_params[] = { EACH_SETTING(AS_NAME) NULL };
-const char *const place_object_params[] = { EACH_SETTING(AS_NAME) "versionId", NULL };
+const char *const place_object_params[] = { EACH_OF_OBJECTS(AS_NAME) "versionId", NULL };
 
 /* ---- values ---------------------------------------------------------------------- */
 

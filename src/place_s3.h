@@ -9,7 +9,7 @@
 /* What may follow the '?' of an s3: place: the S3 options by their long names;
  * NULL at the end. */
 extern const char *const place_s3_params[];
-/* The same and versionId: of an s3+object: place. */
+/* Those that mean something to an s3+object: place, and versionId. */
 extern const char *const place_object_params[];
 
 /* -EINVAL, logged, unless each parameter is one that can be. */

@@ -235,6 +235,8 @@ Test(place_s3, parameters_that_cannot_be_are_refused)
 		snprintf(text, sizeof(text), "s3://images/v?%s", cases[i]);
 		cr_expect_eq(parse(text, &place), -EINVAL, "%s", text);
 	}
+	cr_expect_eq(parse("s3+object://images/v?multipart-threshold=6M", &place),
+		     -EINVAL, "a version is never one PUT");
 	/* Only with the options is it known what stands together. */
 	cr_assert_eq(parse("s3://images/v?sse-kms-key=k", &place), 0);
 	log_capture(said, sizeof(said));
