@@ -3,6 +3,7 @@ waits, probes of what this machine can do, and a closing line with true counts.
 
 A test file is run by itself:  OBJMAP=.../objmap /usr/bin/python3 tests/AREA/test_x.py
 """
+import json
 import os
 import shutil
 import signal
@@ -174,6 +175,12 @@ class World(unittest.TestCase):
                 ' '.join(args), p.returncode, status,
                 p.stdout.decode(errors='replace'), p.stderr.decode(errors='replace')))
         return p
+
+    def mounted(self):
+        """What status tells of each mount.  It knows the files of killed daemons of
+        the whole machine: those of a test that kills at the same time are not ours."""
+        return [m for m in json.loads(self.objmap('status', '--json').stdout)
+                if m['state'] != 'dead' or m['where'].startswith(self.dir + '/')]
 
     def start(self, *argv, **kw):
         """Starts a program that is killed when the test ends, if it runs still."""

@@ -108,7 +108,7 @@ class Daemon(Mount):
         p = self.objmap('mount', 'dir:' + self.path('none'), self.unix(), status=1)
         self.assertIn(self.path('none').encode(), p.stderr)
         self.assertEqual(p.stdout, b'')
-        self.assertEqual(self.objmap('status', '--json').stdout.strip(), b'[]')
+        self.assertEqual(self.mounted(), [])
         self.assertFalse(os.path.exists(self.path('sock')))
 
     def test_wrong_words_are_usage_errors(self):
@@ -349,7 +349,7 @@ class Log(Mount):
         p = self.objmap('mount', 'memory:1M', self.unix(), '--log', self.path('no/log'),
                         status=1)
         self.assertIn(('--log ' + self.path('no/log')).encode(), p.stderr)
-        self.assertEqual(self.objmap('status', '--json').stdout.strip(), b'[]')
+        self.assertEqual(self.mounted(), [])
         self.assertFalse(os.path.exists(self.path('sock')))
 
     def test_syslog_is_told_and_is_what_a_daemon_writes_to_unless_told(self):
@@ -495,7 +495,7 @@ class Control(Mount):
     def test_status_of_all_and_of_one(self):
         one = self.mount('memory:1M', self.unix('a'))
         two = self.mount(self.volume(), self.unix('b'))
-        told = {m['where']: m for m in json.loads(self.objmap('status', '--json').stdout)}
+        told = {m['where']: m for m in self.mounted()}
         self.assertEqual(set(told), {one, two})
         self.assertEqual(told[two]['mode'], 'direct')
         self.assertEqual(told[two]['size'], 16 * MIB)
@@ -522,7 +522,7 @@ class Run(Mount):
         p = self.objmap('mount', 'memory:1M', self.unix(), '--run', 'sh', '-c',
                         'echo "$OBJMAP_WHERE"; echo "{}"; exit 7', status=7)
         self.assertEqual(p.stdout.decode().split(), [self.unix()] * 2)
-        self.assertEqual(self.objmap('status', '--json').stdout.strip(), b'[]')
+        self.assertEqual(self.mounted(), [])
 
     def test_what_it_wrote_is_saved(self):
         require('nbdcopy')
@@ -539,7 +539,7 @@ class Run(Mount):
         self.assertIn(b'/no/such', p.stderr)
         self.objmap('mount', 'memory:1M', self.unix(), '--run', 'sh', '-c', 'kill -9 $$',
                     status=128 + 9)
-        self.assertEqual(self.objmap('status', '--json').stdout.strip(), b'[]')
+        self.assertEqual(self.mounted(), [])
 
     def test_it_does_not_inherit_blocked_signals(self):
         p = self.objmap('mount', 'memory:1M', self.unix(), '--run', 'grep', 'SigBlk',
@@ -708,7 +708,7 @@ where = %s
             p = self.objmap('serve', self.conf(text), status=status)
             where = '%s:%d:' % (self.path('serve.conf'), line) if line else 'objmap:'
             self.assertIn(where.encode(), p.stderr, text)
-            self.assertEqual(self.objmap('status', '--json').stdout.strip(), b'[]')
+            self.assertEqual(self.mounted(), [])
             self.assertFalse(os.path.exists(self.path('sock')), text)
         p = self.objmap('serve', self.path('missing'), status=2)
         self.assertIn(b'missing', p.stderr)

@@ -139,7 +139,7 @@ class Web(fixtures.World):
         socket = self.path('s%d' % self.nr_mounts)
         where = 'nbd+unix:///?socket=' + socket
         self.objmap('mount', place, where, *options)
-        pid = json.loads(self.objmap('status', '--json').stdout)[0]['pid']
+        pid = self.mounted()[0]['pid']
         self.pids.append(pid)
         client = nbd.NBD()
         client.set_strict_mode(0)
@@ -147,7 +147,7 @@ class Web(fixtures.World):
         return where, client
 
     def status(self):
-        return json.loads(self.objmap('status', '--json').stdout)[0]
+        return self.mounted()[0]
 
     # ---- what works ------------------------------------------------------------
 
