@@ -36,8 +36,9 @@ static void describe(const struct call *call, uint64_t waited, char *text, size_
 		 time_format(waited - waited % CLOCK_SECOND, time));
 }
 
-/* Its calls have waited since they were sent. */
-static void give_up(struct link *link, const char *why)
+/* Its calls have waited since they were sent.  Flushes fail at once: there has
+ * been trouble for as long as they wait. */
+static void give_up(struct link *link, uint64_t now, const char *why)
 {
 	struct call *call;
 
@@ -45,6 +46,7 @@ static void give_up(struct link *link, const char *why)
 		if (!call->stuck_since)
 			call->stuck_since = call->sent;
 	remote_broken(link, -ETIMEDOUT, false, why);
+	flush_expire(link->remote, now, -ETIMEDOUT);
 }
 
 void silence_check(struct remote *remote, uint64_t now)
@@ -64,7 +66,7 @@ void silence_check(struct remote *remote, uint64_t now)
 		/* Others may be answered all the while, but not for this long. */
 		if (waited >= retry_for || (late >= LATE_AFTER && late - LATE_AFTER >= retry_for)) {
 			describe(call, late, text, sizeof(text));
-			give_up(link, text);
+			give_up(link, now, text);
 			return;		/* that has taken all of them down */
 		}
 		if (waited < SILENT_AFTER && late < LATE_AFTER)

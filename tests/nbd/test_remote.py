@@ -449,10 +449,13 @@ class Hostile(Remote):
     """A server of our own that shakes hands well, and then does harm."""
 
     def hostile(self, answer, size=MIB, flags=1 | 4 | 8):
+        self.commands = []
+
         def talk(s):
             line = Line(s, size, flags, more=(8,))
             while True:
                 kind, cookie, offset, count = line.command()
+                self.commands.append(kind)
                 if kind == 2:
                     return
                 if kind == READ:
@@ -537,6 +540,21 @@ class Hostile(Remote):
                       self.said())
         silent[0] = False
         self.assertEqual(bytes(client.pread(4096, 0)), b'E' * 4096)
+
+    def test_a_flush_that_is_never_answered_fails_after_retry_for(self):
+        self.hostile(lambda cookie, offset, count: b'')
+        front, client = self.mount(self.uri, '--retry-for', '1s')
+        cookie = client.aio_flush()
+
+        def failed():
+            try:
+                self.assertFalse(client.aio_command_completed(cookie))
+                return client.poll(100) < 0
+            except nbd.Error:
+                return True
+        wait_for(failed, 'the flush to fail')
+        self.assertIn('not answered a flush for 1 s; trying again', self.said())
+        self.assertEqual(self.commands.count(3), 1)	# it was not sent again
 
     @long_test
     def test_one_request_that_is_never_answered_is_given_up_though_others_are(self):
