@@ -110,9 +110,9 @@ static void set_retry_for(struct stage *stage, uint64_t retry_for)
 	atomic_store(&((struct http_device *)stage)->store->retry_for, retry_for);
 }
 
-static void tell_trouble(struct stage *stage, struct store_trouble *trouble)
+static void tell_trouble(struct stage *stage, struct trouble_status *trouble)
 {
-	store_trouble(((struct http_device *)stage)->store, trouble);
+	trouble_status(&((struct http_device *)stage)->store->trouble, trouble);
 }
 
 static bool is_lost(struct stage *stage)

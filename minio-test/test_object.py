@@ -373,6 +373,7 @@ class Writing(ObjectWorld):
                 self.h.flush()
                 self.expect_same(self.stored(), bytes(self.data))
                 p.heal()
+        self.assertIn('publishing succeeded, after ', self.log())
         self.expect_clean('image')
 
     def test_a_killed_daemon_leaves_the_old_version_or_the_new_one(self):

@@ -40,7 +40,7 @@ static json_t *doorway_status(const struct stage *stage)
 }
 
 /* What it waits for; null: nothing. */
-static json_t *trouble_status(const struct store_trouble *trouble)
+static json_t *trouble_part(const struct trouble_status *trouble)
 {
 	if (!*trouble->reason)
 		return json_null();
@@ -52,17 +52,17 @@ static json_t *trouble_status(const struct store_trouble *trouble)
 /* Of a device that lives by a server. */
 static json_t *server_status(struct stage *backend)
 {
-	struct store_trouble trouble = { 0 };
+	struct trouble_status trouble;
 
 	backend->server->trouble(backend, &trouble);
-	return json_pack("{s:o, s:b}", "trouble", trouble_status(&trouble),
+	return json_pack("{s:o, s:b}", "trouble", trouble_part(&trouble),
 			 "lost", backend->server->is_lost(backend));
 }
 
 static json_t *store_status(struct store *store)
 {
 	const struct store_counters *c = &store->counters;
-	struct store_trouble trouble;
+	struct trouble_status trouble;
 	json_t *all = json_pack("{s:o, s:o, s:o, s:o, s:o}",
 				"causes", cost_by_cause(store),
 				"operations", cost_by_operation(store),
@@ -70,8 +70,8 @@ static json_t *store_status(struct store *store)
 				"failures", count(atomic_load(&c->failures)),
 				"in_flight", count(atomic_load(&c->in_flight)));
 
-	store_trouble(store, &trouble);
-	json_object_set_new(all, "trouble", trouble_status(&trouble));
+	trouble_status(&store->trouble, &trouble);
+	json_object_set_new(all, "trouble", trouble_part(&trouble));
 	return all;
 }
 

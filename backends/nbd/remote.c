@@ -23,7 +23,6 @@
 #define PAUSE_MAX	 (5 * CLOCK_SECOND)
 #define PAUSE_FURTHER	 (60 * CLOCK_SECOND)	/* of connections after the first */
 #define STEADY		 (5 * CLOCK_SECOND)	/* a connection that lived so long was good */
-#define LOG_INTERVAL	 (10 * CLOCK_SECOND)	/* between two announced troubles */
 #define TICK		 (100 * CLOCK_MS)	/* for what is cancelled or late */
 /* Under way on one connection: objmap's own server takes as many. */
 #define LINK_CALLS	 128
@@ -35,50 +34,10 @@
 #define KEEPALIVE_COUNT	   4
 #define UNSENT_TIMEOUT	   30000
 
-/* ---- trouble, told to people --------------------------------------------------- */
-
-static void trouble_note(struct remote *remote, uint64_t since, unsigned int attempts,
-			 const char *reason, const char *what_now)
-{
-	struct store_trouble *trouble = &remote->trouble;
-	uint64_t now = clock_now();
-
-	pthread_mutex_lock(&remote->lock);
-	if (!trouble->reason[0]) {
-		trouble->since = since;
-		trouble->attempts = 0;
-	}
-	trouble->attempts += attempts;
-	snprintf(trouble->reason, sizeof(trouble->reason), "%s", reason);
-	pthread_mutex_unlock(&remote->lock);
-	if (!remote->announced && now >= remote->quiet_until) {
-		remote->announced = true;
-		remote->quiet_until = now + LOG_INTERVAL;
-		log_warning("%s: %s; %s", remote->text, reason, what_now);
-	}
-}
-
-void remote_silent(struct remote *remote, uint64_t since, const char *reason)
-{
-	remote->silent = true;
-	trouble_note(remote, since, 0, reason, "still waiting");
-}
-
 void remote_healthy(struct remote *remote)
 {
-	uint64_t since;
-
-	/* This thread alone writes them. */
-	if (!remote->trouble.reason[0] || remote->silent)
-		return;
-	pthread_mutex_lock(&remote->lock);
-	since = remote->trouble.since;
-	memset(&remote->trouble, 0, sizeof(remote->trouble));
-	pthread_mutex_unlock(&remote->lock);
-	if (remote->announced)
-		log_notice("%s: answers again after %.1f s", remote->text,
-			   (double)(clock_now() - since) / CLOCK_SECOND);
-	remote->announced = false;
+	if (!remote->silent)
+		trouble_end(&remote->trouble, &remote->in_trouble, "answers again");
 }
 
 /* ---- connections ------------------------------------------------------------------ */
@@ -155,9 +114,9 @@ void remote_broken(struct link *link, int error, bool permanent,
 		return;
 	}
 	remote->links[0].due = now + pause_of(remote->failures++);
-	trouble_note(remote, now, 1, reason, "trying again");
+	trouble_note(&remote->trouble, &remote->in_trouble, 0, "%s", reason);
 	if (!remote->known && !remote->opened &&
-	    now - remote->trouble.since >= atomic_load(&remote->retry_for)) {
+	    clock_now() - remote->trouble.status.since >= atomic_load(&remote->retry_for)) {
 		log_error("%s: %s; given up", remote->text, reason);
 		remote->links[0].due = UINT64_MAX;
 		tell_opened(remote, -ETIMEDOUT);
@@ -447,8 +406,8 @@ static void expire_link(struct link *link, uint64_t now)
 
 static void expire(struct remote *remote, uint64_t now)
 {
-	bool given_up = remote->state != REMOTE_UP && remote->trouble.reason[0] &&
-		now - remote->trouble.since >= atomic_load(&remote->retry_for);
+	bool given_up = remote->state != REMOTE_UP && remote->in_trouble &&
+		clock_now() - remote->trouble.status.since >= atomic_load(&remote->retry_for);
 	struct call *call, *next;
 	int error;
 

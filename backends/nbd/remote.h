@@ -22,6 +22,7 @@
 
 #include "src/clock.h"
 #include "src/place_nbd.h"
+#include "src/trouble.h"
 
 #define NR_PRIORITIES 3
 #define ZEROS_SIZE    (1u << 20)
@@ -112,22 +113,21 @@ struct remote {
 	pthread_t thread;
 	int wake_fd;			/* eventfd */
 
-	pthread_mutex_t lock;		/* guards the next eight */
+	pthread_mutex_t lock;		/* guards the next five */
 	pthread_cond_t opened_cond;
 	struct calls arrived;
 	bool asleep;			/* the thread needs a wake-up to see them */
 	bool stop;
 	bool opened;			/* open_error says how that went */
 	int open_error;
-	struct store_trouble trouble;
+	struct trouble trouble;		/* the thread alone notes and ends it */
 
 	/* The thread's own: */
 	enum remote_state state;
 	bool known;			/* peer is; the first connect went well */
 	bool refused;			/* the last server was another one */
-	bool announced;			/* a line was logged for this trouble */
+	bool in_trouble;
 	bool silent;			/* this trouble is that it does not answer */
-	uint64_t quiet_until;		/* clock_now(): no further line before */
 	unsigned int failures;		/* connects in a row, for back-off */
 	struct link links[NBD_CONNECTIONS_MAX];
 	unsigned int nr_links;		/* 1, or as many as may be */
@@ -238,8 +238,6 @@ void remote_connected(struct link *link);
 void remote_broken(struct link *link, int error, bool permanent,
 		   const char *reason);
 void remote_wake(struct remote *remote);
-/* It has not answered since @since (clock_now()); @reason says what. */
-void remote_silent(struct remote *remote, uint64_t since, const char *reason);
 /* The server does what it is asked to. */
 void remote_healthy(struct remote *remote);
 /* Puts @call back, to be sent before its kind. */

@@ -74,7 +74,9 @@ void silence_check(struct remote *remote, uint64_t now)
 		silent = true;
 		if (!remote->silent) {
 			describe(call, late, text, sizeof(text));
-			remote_silent(remote, call->sent, text);
+			remote->silent = true;
+			trouble_note(&remote->trouble, &remote->in_trouble, call->sent,
+				     "%s", text);
 		}
 	}
 	if (remote->silent && !silent) {

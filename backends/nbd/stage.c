@@ -95,6 +95,7 @@ static void remote_free(struct remote *remote)
 	free(remote->flush);
 	pthread_cond_destroy(&remote->opened_cond);
 	pthread_mutex_destroy(&remote->lock);
+	trouble_deinit(&remote->trouble);
 	if (remote->wake_fd >= 0)
 		close(remote->wake_fd);
 	nbd_place_free(&remote->place);
@@ -137,13 +138,9 @@ static void set_retry_for(struct stage *stage, uint64_t retry_for)
 	atomic_store(&remote_of(stage)->retry_for, retry_for);
 }
 
-static void tell_trouble(struct stage *stage, struct store_trouble *trouble)
+static void tell_trouble(struct stage *stage, struct trouble_status *trouble)
 {
-	struct remote *remote = remote_of(stage);
-
-	pthread_mutex_lock(&remote->lock);
-	*trouble = remote->trouble;
-	pthread_mutex_unlock(&remote->lock);
+	trouble_status(&remote_of(stage)->trouble, trouble);
 }
 
 /* Nobody takes an export away for good. */
@@ -217,6 +214,7 @@ static struct remote *remote_new(const struct place *place,
 		    RETRY_FOR);
 	remote->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	remote->text = strdup(place->text);
+	trouble_init(&remote->trouble, remote->text);
 	if (remote->text && remote->wake_fd >= 0)
 		return remote;
 	remote_free(remote);

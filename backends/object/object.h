@@ -26,6 +26,7 @@
 #include "backends/object/parts.h"
 #include "backends/s3/s3.h"
 #include "src/place.h"
+#include "src/trouble.h"
 #include "src/workers.h"
 
 /* Bytes written while the same map was open: a file without a name. */
@@ -66,6 +67,8 @@ struct object {
 	pthread_t publisher, watcher;
 	bool publisher_runs, watcher_runs;
 	atomic_bool stop;		/* ends what the publisher waits for */
+	struct trouble trouble;		/* of publishing */
+	bool in_trouble;		/* guarded by it */
 
 	pthread_mutex_t lock;
 	pthread_cond_t wake;		/* the publisher: wanted, stopping, a spill unused */
@@ -81,9 +84,6 @@ struct object {
 	bool settling;			/* a new version may be there already */
 	bool doubtful;			/* of a publishing it was never known whether it
 					 * is there */
-	struct store_trouble trouble;	/* of publishing: what is tried again */
-	bool announced;			/* ... was logged */
-	uint64_t quiet_until;		/* clock_now(): no further line before */
 	bool stopping;
 	int lost;			/* -ESTALE: somebody replaced the object */
 	int unreported;			/* a publishing failed that no flush asked for, and
@@ -125,10 +125,6 @@ void doubt_stop(struct object *object);	/* after object->stopping */
 /* send.c.  Sends what object->sealed says as a new version; its tag comes out.  0;
  * -ESTALE: the object was replaced; other -errno.  Logged. */
 int object_send(struct object *object, char tag[STORE_TAG_MAX]);
-
-/* What publishing waits for, told in the log once and in `status` until it ends. */
-void object_trouble_note(struct object *object, const char *why);
-void object_trouble_end(struct object *object);
 
 /* keep.c.  At close: writes what a lost object could not take to
  * STATE/object-HASH/unsaved-TIME, as objmap-s3(7) describes it. */

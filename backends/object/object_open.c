@@ -45,6 +45,7 @@ void object_free(struct object *object)
 	http_headers_free(&object->kept);
 	pthread_cond_destroy(&object->wake);
 	pthread_mutex_destroy(&object->lock);
+	trouble_deinit(&object->trouble);
 	free(object->place);
 	free(object->read_key);
 	free(object->version);
@@ -151,15 +152,13 @@ static void set_retry_for(struct stage *stage, uint64_t retry_for)
 	atomic_store(&object_of(stage)->store->retry_for, retry_for);
 }
 
-static void trouble(struct stage *stage, struct store_trouble *trouble)
+static void tell_trouble(struct stage *stage, struct trouble_status *trouble)
 {
 	struct object *object = object_of(stage);
 
-	pthread_mutex_lock(&object->lock);
-	*trouble = object->trouble;
-	pthread_mutex_unlock(&object->lock);
+	trouble_status(&object->trouble, trouble);
 	if (!trouble->reason[0])
-		store_trouble(object->store, trouble);
+		trouble_status(&object->store->trouble, trouble);
 }
 
 static bool is_lost(struct stage *stage)
@@ -175,7 +174,7 @@ static bool is_lost(struct stage *stage)
 
 static const struct stage_server object_server = {
 	.set_retry_for = set_retry_for,
-	.trouble       = trouble,
+	.trouble       = tell_trouble,
 	.is_lost       = is_lost,
 };
 
@@ -256,6 +255,7 @@ int s3_object_open(const char *place, const char *bucket, const char *key,
 	object->writable = options->writable;
 	object->exclusive = s3->exclusive;
 	object->place = strdup(place);
+	trouble_init(&object->trouble, object->place);
 	object->version = version ? strdup(version) : NULL;
 	if (asprintf(&object->read_key, "/%s", key) < 0)
 		object->read_key = NULL;

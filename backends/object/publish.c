@@ -9,44 +9,10 @@
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "backends/object/object.h"
-#include "src/clock.h"
-#include "src/log.h"
-
-#define LOG_INTERVAL (10 * CLOCK_SECOND)	/* between two announced troubles */
-
-void object_trouble_note(struct object *object, const char *why)
-{
-	struct store_trouble *trouble = &object->trouble;
-	uint64_t now = clock_now();
-	bool announce;
-
-	pthread_mutex_lock(&object->lock);
-	if (!trouble->reason[0])
-		trouble->since = now;
-	trouble->attempts++;
-	snprintf(trouble->reason, sizeof(trouble->reason), "publishing: %.240s", why);
-	announce = !object->announced && now >= object->quiet_until;
-	if (announce) {
-		object->announced = true;
-		object->quiet_until = now + LOG_INTERVAL;
-	}
-	pthread_mutex_unlock(&object->lock);
-	if (announce)
-		log_warning("%s: publishing: %s; trying again", object->place, why);
-}
-
-void object_trouble_end(struct object *object)
-{
-	pthread_mutex_lock(&object->lock);
-	memset(&object->trouble, 0, sizeof(object->trouble));
-	object->announced = false;
-	pthread_mutex_unlock(&object->lock);
-}
 
 void object_flush(struct object *object, struct request *request)
 {

@@ -62,7 +62,10 @@ static uint64_t deadline_of(const struct object *object)
 
 static void note_retry(const struct s3_call *call)
 {
-	object_trouble_note(call->retrying_context, call->message);
+	struct object *object = call->retrying_context;
+
+	trouble_note(&object->trouble, &object->in_trouble, 0, "publishing: %s",
+		     call->message);
 }
 
 /* Runs @call until it ends well, or is given up. */
@@ -449,7 +452,7 @@ static int make_version(struct sending *sending, struct s3_call *call,
 				  judge(sending, call, look(sending, tag));
 		}
 		if (verdict > 0)
-			object_trouble_note(object, call->message);
+			note_retry(call);
 		s3_call_free(call);
 		if (verdict == 0)
 			return 0;
@@ -606,7 +609,8 @@ int object_send(struct object *object, char tag[STORE_TAG_MAX])
 	}
 	if (!error)
 		set_doubtful(object, false);
-	object_trouble_end(object);
+	trouble_end(&object->trouble, &object->in_trouble,
+		    error ? NULL : "publishing succeeded");
 	forget_parts(&sending);
 	pthread_cond_destroy(&sending.ended);
 	pthread_mutex_destroy(&sending.lock);

@@ -26,18 +26,14 @@
 #define DELAY_FIRST	  (50 * CLOCK_MS)
 #define DELAY_LAST	  (5 * CLOCK_SECOND)
 #define CANCEL_POLL	  (100 * CLOCK_MS)	/* a parent's cancelling tells nobody */
-#define LOG_INTERVAL	  (10 * CLOCK_SECOND)	/* between two announced troubles */
 
 struct store_retry {
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
 	pthread_t thread;
-	bool started, closing;
+	bool started;
+	atomic_bool closing;		/* set under the lock */
 	struct store_request *waiting;	/* by ->next, in no order */
-	unsigned int nr_retried;	/* requests tried again, not complete */
-	struct store_trouble trouble;
-	bool announced;			/* a line was logged for this trouble */
-	uint64_t last_announced;
 	struct random random;
 };
 
@@ -176,71 +172,9 @@ const char *store_request_name(const struct store_request *request, char *text,
 	return text;
 }
 
-/* ---- trouble: what is being retried, told to people ------------------------- */
-
 const char *store_reply_reason(const struct store_reply *reply)
 {
 	return reply->message[0] ? reply->message : error_words(reply->error);
-}
-
-/* The lock is held.  Returns whether to log that it begins. */
-static bool trouble_note(struct store_retry *retry, struct store_request *request)
-{
-	char name[STORE_KEY_MAX + 16];
-	uint64_t now = clock_now();
-
-	if (!request->retried) {
-		request->retried = true;
-		if (retry->nr_retried++ == 0) {
-			memset(&retry->trouble, 0, sizeof(retry->trouble));
-			retry->trouble.since = now;
-			retry->announced = false;
-		}
-	}
-	retry->trouble.attempts++;
-	snprintf(retry->trouble.reason, sizeof(retry->trouble.reason), "%.80s: %.170s",
-		 store_request_name(request, name, sizeof(name)),
-		 store_reply_reason(&request->reply));
-	/* A store that stumbles now and then would fill the log. */
-	if (retry->announced ||
-	    (retry->last_announced && now - retry->last_announced < LOG_INTERVAL))
-		return false;
-	retry->announced = true;
-	retry->last_announced = now;
-	return true;
-}
-
-/* Takes a completing request out of the trouble it was in; who gives up has told it. */
-static void trouble_end(struct store *store, struct store_request *request,
-			enum store_outcome outcome)
-{
-	struct store_retry *retry = store->retry;
-	char time[UNITS_TEXT];
-	uint64_t since = 0;
-
-	if (!request->retried)
-		return;
-	request->retried = false;
-	pthread_mutex_lock(&retry->lock);
-	if (--retry->nr_retried == 0) {
-		if (retry->announced && !retry->closing && outcome != STORE_FAILED &&
-		    outcome != STORE_UNKNOWN)
-			since = retry->trouble.since;
-		retry->trouble.reason[0] = 0;
-	}
-	pthread_mutex_unlock(&retry->lock);
-	if (since)
-		log_notice("%s: nothing waits for another try any more, after %s",
-			   store->place, time_format(clock_now() - since, time));
-}
-
-void store_trouble(struct store *store, struct store_trouble *trouble)
-{
-	pthread_mutex_lock(&store->retry->lock);
-	*trouble = store->retry->trouble;
-	pthread_mutex_unlock(&store->retry->lock);
-	if (!trouble->reason[0])
-		memset(trouble, 0, sizeof(*trouble));
 }
 
 /* ---- sending and completing -------------------------------------------------- */
@@ -280,8 +214,10 @@ static void finish(struct store *store, struct store_request *request,
 		   enum store_outcome outcome)
 {
 	struct store_counters *counters = &store->counters;
+	bool given_up = outcome == STORE_FAILED || outcome == STORE_UNKNOWN;
 
-	trouble_end(store, request, outcome);
+	trouble_end(&store->trouble, &request->retried, given_up ? NULL :
+		    "nothing waits for another try any more");
 	if (request->kept) {
 		store->ops->forget(store, request);
 		request->kept = NULL;
@@ -361,13 +297,18 @@ static bool retry_later(struct store *store, struct store_request *request)
 	unsigned int shift = request->attempts < 8 ? request->attempts - 1 : 7;
 	uint64_t delay = DELAY_FIRST << shift, now = clock_now();
 	uint64_t end = give_up_at(store, request);
-	char reason[sizeof(retry->trouble.reason)];
+	char name[STORE_KEY_MAX + 16];
 
-	if (now >= end || store_request_is_cancelled(request))
+	if (now >= end || store_request_is_cancelled(request) ||
+	    atomic_load(&retry->closing))
 		return false;
 	if (delay > DELAY_LAST)
 		delay = DELAY_LAST;
+	trouble_note(&store->trouble, &request->retried, 0, "%.80s: %.170s",
+		     store_request_name(request, name, sizeof(name)),
+		     store_reply_reason(&request->reply));
 	pthread_mutex_lock(&retry->lock);
+	/* It may be closing by now: nobody would send the request. */
 	if (retry->closing || retry_start(store) < 0) {
 		pthread_mutex_unlock(&retry->lock);
 		return false;
@@ -376,16 +317,6 @@ static bool retry_later(struct store *store, struct store_request *request)
 	request->due = delay < end - now ? now + delay : end;
 	request->resent = request->op == STORE_PUT;
 	atomic_fetch_add(&store->counters.retries, 1);
-	if (trouble_note(retry, request)) {
-		memcpy(reason, retry->trouble.reason, sizeof(reason));
-		pthread_mutex_unlock(&retry->lock);
-		log_warning("%s: %s; trying again", store->place, reason);
-		pthread_mutex_lock(&retry->lock);
-	}
-	if (retry->closing) {		/* meanwhile: nobody would send it */
-		pthread_mutex_unlock(&retry->lock);
-		return false;
-	}
 	/* Unlocked, it may be sent, completed and freed at any moment. */
 	request->next = retry->waiting;
 	retry->waiting = request;
@@ -580,6 +511,7 @@ int store_init(struct store *store, const struct store_ops *ops, const char *pla
 	random_seed(&retry->random, random_id());
 	store->ops = ops;
 	store->retry = retry;
+	trouble_init(&store->trouble, store->place);
 	atomic_store(&store->retry_for, STORE_RETRY_FOR);
 	return 0;
 }
@@ -588,6 +520,7 @@ void store_deinit(struct store *store)
 {
 	pthread_mutex_destroy(&store->retry->lock);
 	pthread_cond_destroy(&store->retry->wake);
+	trouble_deinit(&store->trouble);
 	free(store->retry);
 	free(store->place);
 }

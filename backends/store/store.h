@@ -26,6 +26,7 @@
 #include <sys/uio.h>
 
 #include "src/stage/stage.h"
+#include "src/trouble.h"
 
 #define STORE_KEY_MAX	   1024	/* S3: bytes of a key; with the 0 at the end */
 #define STORE_TAG_MAX	   128
@@ -169,7 +170,7 @@ struct store_request {
 	unsigned int attempts;		/* how often it was sent */
 	bool resent;			/* after any resend a refusal is unknown; a
 					 * store that resends by itself sets it too */
-	bool retried;			/* counts as trouble until it completes */
+	bool retried;			/* in the store's trouble until it completes */
 	uint64_t started;		/* clock_now() at store_submit(); a store that
 					 * queues sets it to when the first try was
 					 * sent: retry_for runs from there */
@@ -206,13 +207,6 @@ struct store_counters {
 
 #define STORE_RETRY_FOR 30000000000ull	/* ns; what verbs and opening wait */
 
-/* What a store is waiting for, for `status`: why it retries, since when. */
-struct store_trouble {
-	char reason[256];	/* empty: none */
-	uint64_t since;		/* clock_now() */
-	unsigned int attempts;
-};
-
 struct store {
 	const struct store_ops *ops;
 	char *place;			/* as the user wrote it, for messages */
@@ -220,7 +214,8 @@ struct store {
 					 * UINT64_MAX: without end */
 	bool any_key;			/* gets may be of any key: it is somebody else's */
 	struct store_counters counters;
-	struct store_retry *retry;	/* store.c's: its timer thread and trouble */
+	struct trouble trouble;		/* what is being retried */
+	struct store_retry *retry;	/* store.c's: its timer thread */
 };
 
 /* Fills the base struct and starts what the doorway needs. */
@@ -255,8 +250,6 @@ void store_close(struct store *store);
 /* Writes "VERB KEY" for messages, as in "PUT head". */
 const char *store_request_name(const struct store_request *request, char *text,
 			       size_t size);
-
-void store_trouble(struct store *store, struct store_trouble *trouble);
 
 /* Why, for people: what the store says, or else what errno says. */
 const char *store_reply_reason(const struct store_reply *reply);

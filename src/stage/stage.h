@@ -215,13 +215,13 @@ struct stage_counters {
 struct stage_limits;
 
 /* Of a backend that lives by a server somewhere else.  What it waits for is told in
- * `status`; see struct store_trouble in backends/store/store.h. */
-struct store_trouble;
+ * `status`; see src/trouble.h. */
+struct trouble_status;
 struct stage_server {
 	/* From now on, what fails for a while is tried again for @retry_for ns;
 	 * UINT64_MAX: without end. */
 	void (*set_retry_for)(struct stage *stage, uint64_t retry_for);
-	void (*trouble)(struct stage *stage, struct store_trouble *trouble);
+	void (*trouble)(struct stage *stage, struct trouble_status *trouble);
 	/* Whether the device is somebody else's now: flushes fail with -ESTALE for
 	 * good, and what is unsaved is kept aside at close. */
 	bool (*is_lost)(struct stage *stage);

@@ -27,7 +27,7 @@
 
 /* Reads, writes and zeroes from an offset on are completed late, by a thread
  * of its own, or with an error. */
-struct trouble {
+struct trouble_stage {
 	struct stage stage;		/* must stay first */
 	uint64_t slow_from, slow_ns, fail_from;
 	int fail_errno;
@@ -38,14 +38,14 @@ struct trouble {
 	bool end;
 };
 
-static struct trouble *trouble_of(struct stage *stage)
+static struct trouble_stage *trouble_of(struct stage *stage)
 {
-	return (struct trouble *)stage;
+	return (struct trouble_stage *)stage;
 }
 
 static void *trouble_run(void *arg)
 {
-	struct trouble *trouble = arg;
+	struct trouble_stage *trouble = arg;
 	struct request *request;
 
 	pthread_mutex_lock(&trouble->lock);
@@ -69,7 +69,7 @@ static void *trouble_run(void *arg)
 
 static void trouble_data(struct stage *stage, struct request *request)
 {
-	struct trouble *trouble = trouble_of(stage);
+	struct trouble_stage *trouble = trouble_of(stage);
 
 	if (request->offset >= trouble->fail_from) {
 		request_complete(request, -trouble->fail_errno);
@@ -93,7 +93,7 @@ static void trouble_data(struct stage *stage, struct request *request)
 
 static void trouble_close(struct stage *stage)
 {
-	struct trouble *trouble = trouble_of(stage);
+	struct trouble_stage *trouble = trouble_of(stage);
 
 	pthread_mutex_lock(&trouble->lock);
 	trouble->end = true;
@@ -115,7 +115,7 @@ static const struct stage_ops trouble_ops = {
 	.close = trouble_close,
 };
 
-static void trouble_open(struct trouble *trouble, struct stage *next)
+static void trouble_open(struct trouble_stage *trouble, struct stage *next)
 {
 	struct geometry geometry = next->geometry;
 
@@ -165,7 +165,7 @@ static struct export *exports[EXPORTS_MAX];
 static unsigned int nr_exports, minimum = 1;
 static const char *unix_path, *tcp_address;
 static int listen_fd = -1, in = -1, out = -1;
-static struct trouble setup = { .slow_from = UINT64_MAX, .fail_from = UINT64_MAX };
+static struct trouble_stage setup = { .slow_from = UINT64_MAX, .fail_from = UINT64_MAX };
 static uint16_t tcp_port;
 static bool read_only;
 
@@ -226,7 +226,7 @@ static struct stage *open_stage(const char *text)
 	struct device_options device = { .read_only = read_only };
 	struct place place;
 	struct stage *stage;
-	struct trouble *trouble;
+	struct trouble_stage *trouble;
 
 	if (place_parse(text, 0, &place) < 0 ||
 	    place_open_device(&place, &device, &stage) < 0)

@@ -172,7 +172,7 @@ Test(s3_store, what_is_waited_for_is_told_meanwhile_and_then_no_more)
 	};
 	struct script *script = script_start(lines, false);
 	struct store *store = script_store(script, NULL);
-	struct store_trouble trouble = { "", 0, 0 };
+	struct trouble_status trouble = { "", 0, 0 };
 	char buffer[1];
 	struct iovec iov = { .iov_base = buffer, .iov_len = 1 };
 	atomic_int noted = 0;
@@ -185,12 +185,12 @@ Test(s3_store, what_is_waited_for_is_told_meanwhile_and_then_no_more)
 	store_submit(store, &request);
 	while (!trouble.reason[0] && !atomic_load(&noted)) {
 		usleep(1000);
-		store_trouble(store, &trouble);
+		trouble_status(&store->trouble, &trouble);
 	}
 	cr_assert_str_eq(trouble.reason, "GET k: 503 SlowDown: words of SlowDown");
 	cr_assert_eq(wait_for(&noted), STORE_DONE);
 	cr_assert_eq(request.attempts, 6);
-	store_trouble(store, &trouble);
+	trouble_status(&store->trouble, &trouble);
 	cr_assert_eq(trouble.reason[0], 0);
 	store_close(store);
 	script_stop(script);

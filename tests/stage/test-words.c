@@ -1,13 +1,18 @@
-/* test-words.c: checksums, sizes, times, random numbers, pieces, workers. */
+/* test-words.c: checksums, sizes, times, random numbers, pieces, workers, trouble. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "src/clock.h"
 #include "src/crc32c.h"
+#include "src/log.h"
 #include "src/place.h"
 #include "src/random.h"
 #include "src/stage/iov.h"
+#include "src/trouble.h"
 #include "src/units.h"
 #include "src/workers.h"
 
@@ -228,6 +233,77 @@ Test(workers, demand_goes_before_prefetch_and_push_each_in_order, .timeout = 60)
 		workers_submit(workers, &letters[i].job);
 	workers_close(workers);		/* runs what is queued */
 	cr_expect_str_eq(ran, "abcde");
+}
+
+/* Whether the log at @path has @nr lines and @line among them. */
+static bool said(const char *path, const char *line, unsigned int nr)
+{
+	char text[1000];
+	FILE *file = fopen(path, "r");
+	size_t count = fread(text, 1, sizeof(text) - 1, file);
+
+	fclose(file);
+	text[count] = 0;
+	for (const char *c = text; (c = strchr(c, '\n')); c++)
+		nr--;
+	return nr == 0 && strstr(text, line);
+}
+
+Test(trouble, the_log_tells_its_beginning_and_its_end_once)
+{
+	char path[] = "/tmp/trouble-XXXXXX";
+	struct trouble trouble;
+	bool in = false;
+
+	close(mkstemp(path));
+	log_open(path, LOG_LEVEL_NOTICE);
+	trouble_init(&trouble, "mem:x");
+	trouble_end(&trouble, &in, "is well");		/* there was none */
+	trouble_note(&trouble, &in, 0, "no %s", "answer");
+	cr_expect(said(path, "objmap: mem:x: no answer; trying again\n", 1));
+	trouble_note(&trouble, &in, 0, "no connection");
+	trouble_end(&trouble, &in, "is well");
+	cr_expect(said(path, "\nobjmap: mem:x: is well, after ", 2));
+	/* So soon after it, another is shown by status only. */
+	trouble_note(&trouble, &in, 0, "no answer");
+	trouble_end(&trouble, &in, "is well");
+	cr_expect(said(path, "is well", 2));
+	trouble_deinit(&trouble);
+	/* Who waits says so; who gives up says nothing here. */
+	trouble_init(&trouble, "mem:y");
+	trouble_note(&trouble, &in, clock_now(), "no answer");
+	cr_expect(said(path, "objmap: mem:y: no answer; still waiting\n", 3));
+	trouble_end(&trouble, &in, NULL);
+	cr_expect(said(path, "mem:y", 3));
+	trouble_deinit(&trouble);
+	log_open("stderr", LOG_LEVEL_NOTICE);
+	unlink(path);
+}
+
+Test(trouble, lasts_until_the_last_is_out_of_it)
+{
+	struct trouble_status status;
+	struct trouble trouble;
+	bool one = false, other = false;
+
+	trouble_init(&trouble, "mem:x");
+	trouble_note(&trouble, &one, 1000, "one waits");
+	trouble_status(&trouble, &status);
+	cr_expect_eq(status.attempts, 0);
+	trouble_note(&trouble, &one, 0, "one tries");
+	trouble_note(&trouble, &other, 0, "other tries");
+	trouble_end(&trouble, &one, "is well");
+	trouble_end(&trouble, &one, "is well");
+	trouble_status(&trouble, &status);
+	cr_expect_str_eq(status.reason, "other tries");
+	cr_expect_eq(status.since, 1000);
+	cr_expect_eq(status.attempts, 2);
+	trouble_end(&trouble, &other, "is well");
+	trouble_status(&trouble, &status);
+	cr_expect_str_empty(status.reason);
+	cr_expect_eq(status.since, 0);
+	cr_expect_eq(status.attempts, 0);
+	trouble_deinit(&trouble);
 }
 
 Test(pattern, every_8_bytes_hold_their_offset)

@@ -148,7 +148,7 @@ static void race_retries(void)
 {
 	struct cancelled cancelled[NR_THREADS];
 	pthread_t threads[NR_THREADS];
-	struct store_trouble trouble;
+	struct trouble_status trouble;
 	struct store *mem, *store;
 	struct fault *fault;
 	int i;
@@ -165,7 +165,7 @@ static void race_retries(void)
 		pthread_create(&threads[i], NULL, wait_for_ever, &cancelled[i]);
 	}
 	do {
-		store_trouble(store, &trouble);
+		trouble_status(&store->trouble, &trouble);
 	} while (trouble.attempts < 2 * NR_THREADS);
 	for (i = 0; i < NR_THREADS; i += 2)
 		store_cancel(&cancelled[i].request);

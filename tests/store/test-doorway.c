@@ -187,13 +187,13 @@ static void *wait_run(void *context)
 	return NULL;
 }
 
-static void wait_until_retrying(struct store_trouble *trouble)
+static void wait_until_retrying(struct trouble_status *trouble)
 {
 	struct timespec pause = { .tv_nsec = 2000000 };
 	int i;
 
 	for (i = 0; i < 5000; i++) {
-		store_trouble(store, trouble);
+		trouble_status(&store->trouble, trouble);
 		if (trouble->reason[0])
 			return;
 		nanosleep(&pause, NULL);
@@ -204,9 +204,9 @@ static void wait_until_retrying(struct store_trouble *trouble)
 Test(doorway, trouble_has_a_reason_while_it_lasts)
 {
 	struct waiting waiting = { .request.key = "chunk/00/1", .op = STORE_GET };
-	struct store_trouble trouble;
+	struct trouble_status trouble;
 
-	store_trouble(store, &trouble);
+	trouble_status(&store->trouble, &trouble);
 	cr_assert_eq(trouble.reason[0], 0);
 	fault_add(fault, &(struct fault_rule){ .op = STORE_GET, .kind = FAULT_TRANSIENT,
 					       .error = -ECONNREFUSED });
@@ -218,7 +218,7 @@ Test(doorway, trouble_has_a_reason_while_it_lasts)
 	fault_clear(fault);
 	pthread_join(waiting.thread, NULL);
 	cr_assert_eq(waiting.outcome, STORE_ABSENT);
-	store_trouble(store, &trouble);
+	trouble_status(&store->trouble, &trouble);
 	cr_assert_eq(trouble.reason[0], 0);
 	cr_assert_eq(trouble.since, 0);
 }
@@ -226,7 +226,7 @@ Test(doorway, trouble_has_a_reason_while_it_lasts)
 Test(doorway, cancelling_ends_the_waiting_for_another_try)
 {
 	struct waiting waiting = { .request.key = "k", .op = STORE_GET };
-	struct store_trouble trouble;
+	struct trouble_status trouble;
 	uint64_t begin;
 
 	atomic_store(&store->retry_for, UINT64_MAX);
@@ -249,7 +249,7 @@ static void parent_done(struct request *request, void *context, int error)
 Test(doorway, a_put_cancelled_with_its_parent_after_it_was_sent_is_unknown)
 {
 	struct waiting waiting = { .request.key = "k", .op = STORE_PUT };
-	struct store_trouble trouble;
+	struct trouble_status trouble;
 	struct request parent;
 
 	request_init(&parent, REQUEST_FLUSH, 0, 0, parent_done, NULL);
@@ -266,7 +266,7 @@ Test(doorway, a_put_cancelled_with_its_parent_after_it_was_sent_is_unknown)
 Test(doorway, closing_gives_up_what_waits_for_another_try)
 {
 	struct waiting waiting = { .request.key = "k", .op = STORE_GET };
-	struct store_trouble trouble;
+	struct trouble_status trouble;
 
 	atomic_store(&store->retry_for, UINT64_MAX);
 	fault_add(fault, &(struct fault_rule){ .op = STORE_GET, .kind = FAULT_TRANSIENT });
