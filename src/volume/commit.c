@@ -2,9 +2,10 @@
  *
  * Whoever has the turn runs one commit and no other runs meanwhile; so the image
  * changes under the turn only.  An attempt that fails before its swap was sent
- * is given up: its number is burnt, its objects are gc's.  One whose swap has
- * no clear answer is kept: nothing conditional is sent before it is settled,
- * one way or the other, by the next commit. */
+ * is given up: its number is burnt, and its objects are deleted, because gc must
+ * leave them while this writer lives, and a full store would stay full.  One whose
+ * swap has no clear answer is kept: nothing conditional is sent before it is
+ * settled, one way or the other, by the next commit. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -77,6 +78,7 @@ void attempt_free(struct attempt *attempt)
 		return;
 	free(attempt->changes.list);
 	free(attempt->replaced.objects);
+	free(attempt->stored.objects);
 	free(attempt);
 }
 
@@ -170,6 +172,8 @@ static int describe_chunk(struct attempt *attempt, const struct commit_item *ite
 		error = store_metadata_add(metadata, METADATA_FRAMES, frames);
 	if (!error)
 		error = changes_add(&attempt->changes, item->chunk, 1, &ref);
+	if (!error)
+		reap_list_add(&attempt->stored, REAP_CHUNK, item->chunk, &ref);
 	return error;
 }
 
@@ -359,6 +363,7 @@ static int commit_try(struct volume *volume, const struct commit_terms *terms)
 		return -ENOMEM;
 	error = attempt_prepare(attempt, terms->batch);
 	if (error || changes_nothing(attempt)) {
+		reap_given_up(volume, &attempt->stored, error);
 		attempt_free(attempt);
 		/* -ESTALE means fenced, and this is not. */
 		return error == -ESTALE ? -EIO : error;

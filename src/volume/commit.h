@@ -25,7 +25,8 @@ struct attempt {
 	uint64_t epoch;			/* its number */
 	enum request_priority priority;
 	struct changes changes;		/* of chunks */
-	struct replaced replaced;	/* what it makes unreachable */
+	struct reap_list replaced;	/* what it makes unreachable */
+	struct reap_list stored;		/* what it has put, or tried to */
 };
 
 /* What a commit changes beside chunks. */

@@ -59,7 +59,7 @@ static int merge_recent(struct attempt *attempt, struct changes *merged)
 		for (; recent < recent_end &&
 		       recent->chunk - change->first < change->nr; recent++)
 			if (!ref_equal(&recent->ref, &change->ref))
-				replaced_add(&attempt->replaced, REAP_CHUNK,
+				reap_list_add(&attempt->replaced, REAP_CHUNK,
 					     recent->chunk, &recent->ref);
 		error = changes_add(merged, change->first, change->nr, &change->ref);
 		change++;
@@ -213,6 +213,7 @@ int fold_put_node(struct attempt *attempt, unsigned int level, uint32_t number,
 	*self = (struct ref){ .epoch = attempt->epoch, .writer = volume->writer,
 			      .stored = NODE_BYTES,
 			      .crc = crc32c(0, bytes, NODE_BYTES) };
+	reap_list_add(&attempt->stored, (uint8_t)level, number, self);
 	key_node(key, level, number, self->epoch, self->writer);
 	content = (struct upload_content){ .data = bytes, .count = NODE_BYTES,
 					   .let_go = free, .context = bytes };
@@ -249,7 +250,7 @@ static bool ref_set(struct fold *fold, struct ref *slot, uint32_t child,
 {
 	if (ref_equal(slot, ref))
 		return false;
-	replaced_add(&fold->attempt->replaced,
+	reap_list_add(&fold->attempt->replaced,
 		     fold->level ? (uint8_t)(fold->level - 1) : REAP_CHUNK, child, slot);
 	*slot = *ref;
 	return true;

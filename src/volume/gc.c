@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/random.h"
 #include "src/volume/claim.h"
@@ -643,9 +644,16 @@ static int gc_read_head(struct gc *gc)
 	const struct claim_options *claim = gc->options->close_killed;
 	int error = head_read(gc->store, &gc->stored);
 
+	int closed = 0;
+
 	if (!error && claim && !gc->options->dry_run)
-		error = claim_close_killed(gc->store, claim, &gc->stored.head);
-	if (error == 1)
+		closed = claim_close_killed(gc->store, claim, &gc->stored.head);
+	/* On a full disk there is no room for a claim; but what is garbage without
+	 * one can go. */
+	if (closed < 0)
+		log_warning("%s: gc: what the killed writer had begun stays, because the volume could not be closed: %s",
+			    gc->store->place, error_words(closed));
+	if (closed)
 		error = head_read(gc->store, &gc->stored);
 	if (error == -ENOENT)
 		log_error("%s: there is no volume here", gc->store->place);

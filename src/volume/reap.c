@@ -1,11 +1,12 @@
-/* reap.c: a writer deletes what its settled commits replaced.
+/* reap.c: a writer deletes what its settled commits replaced, and what those that
+ * were given up had stored.
  *
  * An object may go when no head from now on reaches it (its replacement is
  * settled), no snapshot does (it is newer than the newest) and no clone's
  * parent owns it (it is newer than the origins); and not before readers that
- * had pinned an older head had their grace.  All else is gc's, which knows
- * more: what does not fit into the queue, or is left at close or by a failed
- * delete. */
+ * had pinned an older head had their grace.  What was stored for a head that
+ * never was, nobody can reach.  All else is gc's, which knows more: what does not
+ * fit into the queue, or is left at close or by a failed delete. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,29 +14,40 @@
 #include "src/clock.h"
 #include "src/volume/engine.h"
 
-void replaced_add(struct replaced *replaced, uint8_t level, uint32_t number,
-		  const struct ref *ref)
+/* How long a commit that found no room waits for what it stored to go. */
+#define ROOM_PATIENCE (10 * CLOCK_SECOND)
+
+void reap_list_add(struct reap_list *list, uint8_t level, uint32_t number,
+		   const struct ref *ref)
 {
-	struct replaced_object *larger;
+	struct reap_object *larger;
 	unsigned int room;
 
-	if (ref_is_hole(ref) || replaced->nr == REAP_MAX)
+	if (ref_is_hole(ref) || list->nr == REAP_MAX)
 		return;
-	if (replaced->nr == replaced->room) {
-		room = replaced->room ? 2 * replaced->room : 64;
-		larger = realloc(replaced->objects, room * sizeof(*larger));
+	if (list->nr == list->room) {
+		room = list->room ? 2 * list->room : 64;
+		larger = realloc(list->objects, room * sizeof(*larger));
 		if (!larger)
 			return;
-		replaced->objects = larger;
-		replaced->room = room;
+		list->objects = larger;
+		list->room = room;
 	}
-	replaced->objects[replaced->nr++] = (struct replaced_object){
+	list->objects[list->nr++] = (struct reap_object){
 		.epoch = ref->epoch, .writer = ref->writer,
 		.number = number, .level = level,
 	};
 }
 
-void reap_queue_add(struct volume *volume, const struct replaced *replaced)
+/* Makes the ring at first use.  The lock is held. */
+static bool has_ring(struct reap_queue *queue)
+{
+	if (!queue->ring)
+		queue->ring = malloc(REAP_MAX * sizeof(*queue->ring));
+	return queue->ring;
+}
+
+void reap_queue_add(struct volume *volume, const struct reap_list *replaced)
 {
 	struct reap_queue *queue = &volume->reap;
 	const struct head *head = &volume->image.head;
@@ -45,9 +57,7 @@ void reap_queue_add(struct volume *volume, const struct replaced *replaced)
 
 	if (head->nr_origins && head->origins[head->nr_origins - 1].epoch > kept)
 		kept = head->origins[head->nr_origins - 1].epoch;
-	if (replaced->nr && !queue->ring)
-		queue->ring = malloc(REAP_MAX * sizeof(*queue->ring));
-	if (!queue->ring)
+	if (!replaced->nr || !has_ring(queue))
 		return;
 	for (i = 0; i < replaced->nr && queue->nr < REAP_MAX; i++) {
 		if (replaced->objects[i].epoch <= kept)
@@ -82,7 +92,7 @@ static void reap_done(struct store_request *request, enum store_outcome outcome)
 static void reap_take(struct reap_queue *queue, struct reap_batch *batch,
 		      uint64_t now)
 {
-	const struct replaced_object *object;
+	const struct reap_object *object;
 	char key[VOLUME_KEY_MAX];
 
 	while (queue->nr && batch->nr < STORE_DELETE_MAX &&
@@ -128,6 +138,42 @@ uint64_t reap_due(struct volume *volume)
 	pthread_mutex_lock(&volume->lock);
 	/* Its end wakes the committer, unless it has come already. */
 	return queue->deleting ? UINT64_MAX : now;
+}
+
+/* The lock is held, and let go meanwhile. */
+static void delete_due(struct volume *volume)
+{
+	struct reap_queue *queue = &volume->reap;
+	uint64_t until = clock_now() + ROOM_PATIENCE;
+	struct timespec t = { (time_t)(until / CLOCK_SECOND), (long)(until % CLOCK_SECOND) };
+
+	while (clock_now() < until && !volume->committer.stop) {
+		uint64_t next = reap_due(volume);
+
+		if (queue->deleting)
+			pthread_cond_timedwait(&volume->quiet, &volume->lock, &t);
+		else if (next > clock_now())
+			return;
+	}
+}
+
+void reap_given_up(struct volume *volume, const struct reap_list *stored, int error)
+{
+	struct reap_queue *queue = &volume->reap;
+	unsigned int i;
+
+	if (!stored->nr)
+		return;
+	pthread_mutex_lock(&volume->lock);
+	for (i = 0; i < stored->nr && queue->nr < REAP_MAX && has_ring(queue); i++) {
+		queue->first = (queue->first + REAP_MAX - 1) % REAP_MAX;
+		queue->ring[queue->first] = (struct reap_entry){ 0, stored->objects[i] };
+		queue->nr++;
+	}
+	pthread_cond_broadcast(&volume->committer.wake);
+	if (error == -ENOSPC || error == -EDQUOT)
+		delete_due(volume);
+	pthread_mutex_unlock(&volume->lock);
 }
 
 void reap_deinit(struct reap_queue *queue)

@@ -24,7 +24,7 @@ static int lower(struct attempt *attempt, unsigned int from, unsigned int levels
 		error = map_read_node(attempt->volume, level - 1, 0, &next->root[0], refs);
 		if (error)
 			return error;
-		replaced_add(&attempt->replaced, (uint8_t)(level - 1), 0, &next->root[0]);
+		reap_list_add(&attempt->replaced, (uint8_t)(level - 1), 0, &next->root[0]);
 		memcpy(next->root, refs, sizeof(refs));
 	}
 	return 0;
@@ -67,13 +67,13 @@ static void cut_head(struct attempt *attempt, uint32_t nr)
 
 	while (next->nr_recent && next->recent[next->nr_recent - 1].chunk >= nr) {
 		next->nr_recent--;
-		replaced_add(&attempt->replaced, REAP_CHUNK,
+		reap_list_add(&attempt->replaced, REAP_CHUNK,
 			     next->recent[next->nr_recent].chunk,
 			     &next->recent[next->nr_recent].ref);
 	}
 	next->nr_root = map_nr_root(nr);
 	for (i = next->nr_root; i < NODE_REFS; i++) {
-		replaced_add(&attempt->replaced,
+		reap_list_add(&attempt->replaced,
 			     levels ? (uint8_t)(levels - 1) : REAP_CHUNK, i,
 			     &next->root[i]);
 		memset(&next->root[i], 0, sizeof(next->root[i]));

@@ -5,14 +5,17 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import stat
 import struct
 import subprocess
 import sys
 
+import nbd
+
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 import fixtures
-from fixtures import OBJMAP, World, require, wait_for
+from fixtures import OBJMAP, World, require, wait_for, wait_gone
 
 
 def tree(path):
@@ -165,12 +168,7 @@ class BadInput(World):
         self.create()
         self.objmap('copy', '-q', '--overwrite', self.image(1 << 19), self.place)
         self.objmap('snapshot', 'create', self.place, 'n')
-        with open(d + '/filler', 'wb', buffering=0) as f:
-            try:
-                while f.write(bytes(4096)):
-                    pass
-            except OSError:
-                pass
+        self.fill_up(d)
         image = self.image(1 << 20)
         where = 'nbd+unix:///?socket=' + self.path('s')
         for args in (['create', 'dir:' + d + '/new', '--size', '1M'],
@@ -192,6 +190,52 @@ class BadInput(World):
                     self.clear(d + '/' + made)
                 self.assertEqual(tree(d), before, 'something was changed')
         os.unlink(d + '/filler')
+        self.objmap('verify', '-q', self.place)
+        self.objmap('mount', self.place, where)
+        self.objmap('umount', where)
+
+    def fill_up(self, folder):
+        with open(folder + '/filler', 'wb', buffering=0) as f:
+            try:
+                while f.write(bytes(4096)):
+                    pass
+            except OSError:
+                pass
+
+    def test_a_flush_that_found_no_room_finds_it_once_there_is_some(self):
+        d = self.tmpfs('small', 12 << 20)
+        self.place, where = 'dir:' + d + '/vol', 'nbd+unix:///?socket=' + self.path('s')
+        self.objmap('create', self.place, '--size', '16M')
+        with open(d + '/filler', 'wb') as f:
+            f.write(bytes(6 << 20))
+        self.objmap('mount', self.place, where)
+        client = nbd.NBD()
+        client.connect_uri(where)
+        client.pwrite(b'w' * (8 << 20), 0)
+        for _ in range(3):		# whatever it could store, it takes back
+            with self.assertRaises(nbd.Error):
+                client.flush()
+        os.unlink(d + '/filler')
+        client.flush()
+        client.shutdown()
+        self.objmap('umount', where)
+        self.objmap('verify', '-q', self.place)
+
+    def test_gc_makes_room_though_a_killed_writer_cannot_be_closed(self):
+        d = self.tmpfs('small', 12 << 20)
+        self.place, where = 'dir:' + d + '/vol', 'nbd+unix:///?socket=' + self.path('s')
+        self.objmap('create', self.place, '--size', '4M')
+        for _ in range(2):
+            self.objmap('copy', '-q', '--overwrite', self.image(4 << 20), self.place)
+        self.objmap('mount', self.place, where)
+        pid = json.loads(self.objmap('status', where, '--json').stdout)['pid']
+        os.kill(pid, signal.SIGKILL)
+        wait_gone(pid)
+        self.fill_up(d)
+        p = self.objmap('gc', self.place, '--grace', '0s', '--json')
+        self.assertIn('could not be closed', p.stderr.decode())
+        self.assertGreaterEqual(json.loads(p.stdout)['deleted'], 4)
+        self.objmap('gc', self.place, '--grace', '0s')
         self.objmap('verify', '-q', self.place)
         self.objmap('mount', self.place, where)
         self.objmap('umount', where)

@@ -281,6 +281,63 @@ Test(commit, a_failed_attempt_burns_its_number)
 	world_end(&world);
 }
 
+static unsigned int nr_objects(struct world *world)
+{
+	struct store *store = fault_client(world->fault);
+	struct store_request request = { .key = "" };
+	unsigned int nr;
+
+	cr_assert_eq(store_wait(store, STORE_LIST, &request), STORE_DONE);
+	nr = request.reply.listing.nr_entries;
+	cr_assert_not(request.reply.listing.more);
+	store_listing_free(&request.reply.listing);
+	store_close(store);
+	return nr;
+}
+
+/* A flush whose @skip'th put below @prefix fails.  Returns how many objects more
+ * there are in the store after it. */
+static int left_by_a_failure(const char *prefix, unsigned int skip, int error,
+			     unsigned int wanted)
+{
+	struct world world;
+	unsigned int before, i;
+	int left;
+
+	world_begin_with(&world, 3000 * CHUNK, CHUNK,
+			 &(struct volume_options){ .pending_limit = 128 * MIB });
+	world_write(&world, 1, 1);
+	cr_assert_eq(stage_flush(world.stage), 0);
+	before = nr_objects(&world);
+	world.store->retry_for = 0;
+	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = prefix,
+		.kind = FAULT_FAIL, .skip = skip, .error = error });
+	for (i = 0; i < wanted; i++)
+		world_write(&world, 10 + 4 * i, 2);
+	cr_assert_eq(stage_flush(world.stage), error);
+	left = (int)(nr_objects(&world) - before);
+	for (i = 0; error != -ENOSPC && left && i < 2000; i++) {
+		usleep(10000);
+		left = (int)(nr_objects(&world) - before);
+	}
+	fault_clear(world.fault);
+	cr_assert_eq(stage_flush(world.stage), 0, "what it was for is here still");
+	world_reopen(&world);
+	for (i = 0; i < wanted; i++)
+		cr_assert(world_reads(&world, 10 + 4 * i, 2));
+	cr_assert(world_reads(&world, 1, 1));
+	world_end(&world);
+	return left;
+}
+
+/* gc must not touch what is newer than head: nobody else could make that room. */
+Test(commit, what_a_commit_had_stored_when_it_was_given_up_is_deleted, .timeout = FOR_EACH_STEP)
+{
+	cr_assert_eq(left_by_a_failure("chunk/", 30, -ENOSPC, 40), 0);
+	cr_assert_eq(left_by_a_failure("chunk/", 30, -EACCES, 40), 0);
+	cr_assert_eq(left_by_a_failure("map/", 1, -ENOSPC, 700), 0);
+}
+
 Test(commit, closing_takes_a_number_that_no_attempt_has_taken)
 {
 	struct volume_status *status = malloc(sizeof(*status));
