@@ -453,19 +453,30 @@ class Writing(ObjectWorld):
         self.assertIsInstance(read, nbd.Error)
         self.assertIn('replaced', self.log())
 
-    def test_a_failure_in_the_background_that_was_made_good_fails_no_flush(self):
+    def fill(self):
+        for i in range(12):
+            for at in range(0, 16 * MIB, 4 * MIB):
+                self.write(at + i * 512, self.content(2 * MIB))
+
+    def fail_in_the_background(self):
         p = self.through_proxy()
         self.begin(16 * MIB, '--dirty-limit', '64M')
         p.harm('status', kind='create', status=403, code='AccessDenied')
-
-        def fill():
-            for i in range(12):
-                for at in range(0, 16 * MIB, 4 * MIB):
-                    self.write(at + i * 512, self.content(2 * MIB))
-        self.assertRaises(nbd.Error, fill)	# there was no room, and none could be made
+        # There is no room, and none can be made.
+        self.assertRaises(nbd.Error, self.fill)
         p.heal()
+        return p
+
+    def test_a_flush_that_makes_a_failure_in_the_background_good_succeeds(self):
+        self.fail_in_the_background()
+        self.h.flush()
+        self.expect_same(self.stored(), bytes(self.data))
+        self.expect_clean('image')
+
+    def test_a_failure_in_the_background_that_was_made_good_fails_no_flush(self):
+        p = self.fail_in_the_background()
         p.forget()
-        fill()
+        self.fill()
         wait_for(lambda: any(r.status == 200 for r in p.requests('complete')),
                  'a version to be published')
         self.h.flush()

@@ -3,9 +3,9 @@
  * A flush waits for the publishing that is sealed after the flush arrived: the thread
  * takes all flushes that wait, seals the map, sends it, and completes them together.
  * Writes go on meanwhile, into a new map and a new spill file.  When it fails, what was
- * sealed goes back below what was written since, and the flushes report the error; when
- * there were none, the next flush does, unless all of it was published since.  Without a
- * flush it publishes only when the spill is full. */
+ * sealed goes back below what was written since, and the flushes report the error.
+ * Without a flush it publishes only when the spill is full; should that fail, the next
+ * flush sends all of it again, and says what came of it. */
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
@@ -44,22 +44,6 @@ static void complete_all(struct request *requests, int error)
 	}
 }
 
-static bool has_writers(const struct spill *spill)
-{
-	for (; spill; spill = spill->next)
-		if (spill->writers)
-			return true;
-	return false;
-}
-
-static bool has_readers(const struct spill *spill)
-{
-	for (; spill; spill = spill->next)
-		if (spill->readers)
-			return true;
-	return false;
-}
-
 /* Where no range is in the map, the files hold nothing but what was left of writes
  * that failed, which must not keep others from their room for ever.  The lock is held,
  * and let go while writes end that may yet be in the map. */
@@ -67,9 +51,9 @@ static void reclaim(struct object *object)
 {
 	struct spill *spill;
 
-	while (object->writes && !object->open.nr && has_writers(object->spills))
+	while (object->writes && !object->open.nr && spill_has_writers(object->spills))
 		pthread_cond_wait(&object->wake, &object->lock);
-	if (object->open.nr || has_writers(object->spills) || has_readers(object->spills))
+	if (object->open.nr || spill_has_writers(object->spills) || spill_has_readers(object->spills))
 		return;
 	for (spill = object->spills; spill; spill = spill->next)
 		spill->at = 0;
@@ -84,7 +68,7 @@ static void seal(struct object *object, struct spill *spill)
 	memset(&object->open, 0, sizeof(object->open));
 	object->sealed_spills = object->spills;
 	object->spills = spill;
-	while (has_writers(object->sealed_spills))
+	while (spill_has_writers(object->sealed_spills))
 		pthread_cond_wait(&object->wake, &object->lock);
 }
 
@@ -126,7 +110,7 @@ static void retire(struct object *object)
 	struct spill *spills = object->sealed_spills;
 
 	dirty_clear(&object->sealed);
-	while (has_readers(spills))
+	while (spill_has_readers(spills))
 		pthread_cond_wait(&object->wake, &object->lock);
 	object->sealed_spills = NULL;
 	pthread_mutex_unlock(&object->lock);
@@ -181,6 +165,7 @@ static int publish(struct object *object, struct spill **spill)
 	*spill = NULL;
 	error = send_sealed(object);
 	object->publishing = false;
+	pthread_cond_broadcast(&object->wake);
 	if (!error)
 		retire(object);
 	else if (unseal(object))
@@ -243,10 +228,6 @@ static void serve(struct object *object)
 			error = publish(object, &spare);
 		writes = object->writes;
 		object->writes = NULL;
-		if (flushes && !error)
-			error = object->unreported;
-		/* A success has sent what failed before, too. */
-		object->unreported = flushes ? 0 : error;
 		pthread_mutex_unlock(&object->lock);
 		complete_all(flushes, error);
 		let_writes_go(object, writes, error);
