@@ -157,7 +157,7 @@ static void add_mount(void *context, const char *control)
 }
 
 /* Whether a dead daemon's file is still at @where.  To be asked when nobody
- * answers: the file of one that only hangs would keep us waiting. */
+ * answers: the file of one that only hangs would keep us waiting a while. */
 static bool left_by_the_dead(const struct where *where)
 {
 #ifdef HAVE_FUSE

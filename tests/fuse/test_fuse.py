@@ -536,6 +536,21 @@ class Mountpoint(Fuse):
             self.objmap('status', '--json').stdout) if self.dir in m['where']], [alive])
         self.umount(alive)
 
+    def test_status_is_not_kept_by_a_mount_that_hangs(self):
+        # Of somebody else: nothing here knows its daemon.
+        env = dict(self.env, OBJMAP_RUNTIME_DIR=self.path('run2'))
+        path = self.path('hangs')
+        self.objmap('mount', 'memory:1M', path, env=env)
+        self.mounts.append(path)
+        pid = json.loads(self.objmap('status', path, '--json', env=env).stdout)['pid']
+        self.pids.append(pid)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            self.assertEqual(self.mounted(), [])
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.objmap('umount', path, env=env)
+
     def test_umount_cleans_up_a_dead_mount_and_says_so(self):
         path = self.mount('memory:1M')
         self.kill(path)

@@ -6,7 +6,10 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <mntent.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +22,8 @@
 #include "src/frontend/fuse/mountpoint.h"
 #include "src/log.h"
 
-#define FUSE_TYPE "fuse.objmap"
+#define FUSE_TYPE    "fuse.objmap"
+#define LOOK_SECONDS 5
 
 extern char **environ;
 
@@ -40,19 +44,74 @@ static int mounted(const char *path)
 	return found;
 }
 
-enum mountpoint_state mountpoint_look(const char *path)
+/* One question to a file system that may never answer. */
+struct question {
+	char *path;
+	int error;
+	sem_t answered;
+	atomic_uint askers;		/* the last one frees it */
+};
+
+static void question_leave(struct question *question)
 {
+	if (atomic_fetch_sub(&question->askers, 1) > 1)
+		return;
+	sem_destroy(&question->answered);
+	free(question->path);
+	free(question);
+}
+
+static void *ask(void *context)
+{
+	struct question *question = context;
 	struct statfs fs;
 
+	/* Not stat(): the kernel answers that from what it remembers. */
+	question->error = statfs(question->path, &fs) < 0 ? errno : 0;
+	sem_post(&question->answered);
+	question_leave(question);
+	return NULL;
+}
+
+/* The kernel itself answers for a dead daemon, and at once; one that hangs is not
+ * waited for, but by a thread that may stay behind. */
+static bool is_dead(const char *path)
+{
+	struct question *question = calloc(1, sizeof(*question));
+	struct timespec until;
+	bool dead = false;
+	pthread_t thread;
+	int error;
+
+	if (!question)
+		return false;
+	question->path = strdup(path);
+	sem_init(&question->answered, 0, 0);
+	atomic_init(&question->askers, 2);
+	if (!question->path || pthread_create(&thread, NULL, ask, question) != 0) {
+		atomic_store(&question->askers, 1);
+	} else {
+		pthread_detach(thread);
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += LOOK_SECONDS;
+		do
+			error = sem_timedwait(&question->answered, &until);
+		while (error && errno == EINTR);
+		/* ECONNABORTED: it is dying at this moment. */
+		dead = !error && (question->error == ENOTCONN ||
+				  question->error == ECONNABORTED);
+	}
+	question_leave(question);
+	return dead;
+}
+
+enum mountpoint_state mountpoint_look(const char *path)
+{
 	switch (mounted(path)) {
 	case 0:
 		return MOUNTPOINT_FREE;
 	case 1:
-		/* Not stat(): the kernel answers that from what it remembers.
-		 * ECONNABORTED: it is dying at this moment. */
-		return statfs(path, &fs) < 0 &&
-		       (errno == ENOTCONN || errno == ECONNABORTED) ?
-		       MOUNTPOINT_DEAD : MOUNTPOINT_LIVE;
+		return is_dead(path) ? MOUNTPOINT_DEAD : MOUNTPOINT_LIVE;
 	default:
 		return MOUNTPOINT_FOREIGN;
 	}

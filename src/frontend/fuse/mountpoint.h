@@ -11,8 +11,8 @@ enum mountpoint_state {
 	MOUNTPOINT_FOREIGN,	/* something else */
 };
 
-/* What is mounted on @path (canonical: no symbolic link, no "..").  Does not
- * wait for a daemon that hangs, unless a mount of objmap is there. */
+/* What is mounted on @path (canonical: no symbolic link, no "..").  A daemon that
+ * hangs is not waited for longer than a few seconds, and not dead. */
 enum mountpoint_state mountpoint_look(const char *path);
 
 /* Whether something else than a mount of objmap is on @path, topmost.  Touches
