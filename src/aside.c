@@ -19,15 +19,25 @@ static int make_folders(const char *state, const char *parent, const char *folde
 	error = durable_name(state);
 	if (!error)
 		error = durable_folder(state);
-	return error ? error : durable_folder(parent);
+	if (!error)
+		error = durable_folder(parent);
+	if (error)
+		rmdir(folder);
+	return error;
 }
 
-static int make_file(const char *folder, const char *name)
+static void file_path(const struct aside *aside, const char *name,
+		      char path[PATH_MAX + 32])
+{
+	snprintf(path, PATH_MAX + 32, "%s/%s", aside->folder, name);
+}
+
+static int make_file(const struct aside *aside, const char *name)
 {
 	char path[PATH_MAX + 32];
 	int fd;
 
-	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	file_path(aside, name, path);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	return fd < 0 ? -errno : fd;
 }
@@ -39,6 +49,7 @@ int aside_open(struct aside *aside, const char *state, const char *owner,
 	int length, error, fd;
 
 	aside->index = NULL;
+	aside->bytes = NULL;
 	aside->fd = -1;
 	aside->position = 0;
 	length = snprintf(parent, sizeof(parent), "%s/%s", state, owner);
@@ -48,10 +59,11 @@ int aside_open(struct aside *aside, const char *state, const char *owner,
 	error = make_folders(state, parent, aside->folder);
 	if (error)
 		return error;
-	aside->fd = make_file(aside->folder, bytes);
+	aside->bytes = bytes;
+	aside->fd = make_file(aside, bytes);
 	if (aside->fd < 0)
 		return aside->fd;
-	fd = make_file(aside->folder, "index");
+	fd = make_file(aside, "index");
 	if (fd < 0)
 		return fd;
 	aside->index = fdopen(fd, "w");
@@ -89,6 +101,19 @@ static int make_durable(struct aside *aside)
 	return durable_folder(aside->folder);
 }
 
+/* The folder and what is in it: half of it would only be in the way of the whole. */
+static void take_away(const struct aside *aside)
+{
+	const char *const names[] = { aside->bytes, "index" };
+	char path[PATH_MAX + 32];
+
+	for (unsigned int i = 0; i < 2; i++) {
+		file_path(aside, names[i], path);
+		unlink(path);
+	}
+	rmdir(aside->folder);
+}
+
 int aside_close(struct aside *aside, int error)
 {
 	if (!error)
@@ -97,5 +122,7 @@ int aside_close(struct aside *aside, int error)
 		fclose(aside->index);
 	if (aside->fd >= 0)
 		close(aside->fd);
+	if (error && aside->bytes)
+		take_away(aside);
 	return error;
 }

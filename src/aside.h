@@ -13,6 +13,7 @@
 struct aside {
 	char folder[PATH_MAX];		/* for messages, whatever failed */
 	FILE *index;			/* printed to by the caller */
+	const char *bytes;		/* the other's name, once the folder is ours */
 	int fd;
 	uint64_t position;		/* bytes written */
 };
@@ -26,7 +27,7 @@ int aside_open(struct aside *aside, const char *state, const char *owner,
 int aside_write(struct aside *aside, const void *data, size_t count);
 
 /* Makes all of it durable, unless there was an @error before.  Returns that, or what
- * failed now. */
+ * failed now: then NAME is not there any more, and can be made again. */
 int aside_close(struct aside *aside, int error);
 
 #endif

@@ -198,6 +198,15 @@ int export_flush(struct export *export)
 	return stage_flush(stage_backend(export->stage));
 }
 
+int export_keep_unsaved(struct export *export)
+{
+	struct stage *backend = stage_backend(export->stage);
+
+	if (export->volume)
+		return volume_keep_unsaved(export->volume);
+	return backend->server ? backend->server->keep_unsaved(backend) : 0;
+}
+
 void export_close(struct export *export)
 {
 	stage_close(export->stage);

@@ -54,9 +54,13 @@ void export_start_push(struct export *export);
 /* Refuses new requests, waits for those in flight. */
 void export_drain(struct export *export);
 
-/* Commits what is dirty.  0, or the reason why not (-ESTALE: fenced; its data
- * is kept aside when the volume closes). */
+/* Commits what is dirty.  0, or the reason why not (-ESTALE: it is lost to somebody
+ * else). */
 int export_flush(struct export *export);
+
+/* Of one that is lost: keeps what is unsaved in the state folder, once; closing does
+ * it, too.  0, or -errno, logged: then it can be tried again. */
+int export_keep_unsaved(struct export *export);
 
 /* After export_drain(): closes every stage, top first. */
 void export_close(struct export *export);

@@ -400,7 +400,9 @@ static void save_the_rest(struct mount *mount, struct control_client *client)
 		if (atomic_load(&mount->drop))
 			return;
 		error = mount_flush(mount, client);
-		if (!error || is_fenced(mount))
+		if (error && is_fenced(mount))
+			error = export_keep_unsaved(mount->export);
+		if (!error)
 			return;
 		/* What a file or a disk could not write is gone already. */
 		if (!mount->export->volume &&
@@ -464,7 +466,9 @@ static int end_locked(struct mount *mount, enum mount_users users,
 
 	if (!atomic_load(&mount->drop) && !atomic_load(&mount->gone)) {
 		error = mount_flush(mount, client);
-		if (error && !is_fenced(mount)) {
+		if (error && is_fenced(mount))
+			error = export_keep_unsaved(mount->export);
+		if (error) {
 			log_error("%s: cannot be saved: %s; it stays mounted (umount --no-drain --force drops what is not saved)",
 				  mount->spec.where.text, error_words(error));
 			return error;

@@ -89,14 +89,32 @@ static int name_owner(const struct object *object, char name[32])
 	return 0;
 }
 
-void object_keep_unsaved(struct object *object)
+/* Whether there is something to keep, and nothing more can come. */
+static bool has_unsaved(struct object *object)
 {
+	bool unsaved;
+
+	pthread_mutex_lock(&object->lock);
+	unsaved = object->lost && !object->kept_aside;
+	if (unsaved)
+		atomic_store(&object->stop, true);	/* nothing is published any more */
+	while (unsaved && (object->publishing || spill_has_writers(object->spills) ||
+			   spill_has_writers(object->sealed_spills)))
+		pthread_cond_wait(&object->wake, &object->lock);
+	unsaved = unsaved && (object->open.nr || object->sealed.nr);
+	pthread_mutex_unlock(&object->lock);
+	return unsaved;
+}
+
+int object_keep_unsaved(struct stage *stage)
+{
+	struct object *object = (struct object *)stage;
 	char owner[32], name[48], kept[UNITS_TEXT];
 	struct aside aside;
 	int error;
 
-	if (!object->lost || (!object->open.nr && !object->sealed.nr))
-		return;
+	if (!has_unsaved(object))
+		return 0;
 	snprintf(name, sizeof(name), "unsaved-%llu", (unsigned long long)time(NULL));
 	error = name_owner(object, owner);
 	if (!error) {
@@ -105,10 +123,15 @@ void object_keep_unsaved(struct object *object)
 			error = save_all(object, &aside);
 		error = aside_close(&aside, error);
 	}
-	if (error)
+	if (error) {
 		log_error("%s: unsaved writes could not be kept below %s: %s",
 			  object->place, object->state, strerror(-error));
-	else
-		log_error("%s: %s of unsaved writes were kept in %s; its index says where each range belongs",
-			  object->place, size_format(aside.position, kept), aside.folder);
+		return error;
+	}
+	log_error("%s: %s of unsaved writes were kept in %s; its index says where each range belongs",
+		  object->place, size_format(aside.position, kept), aside.folder);
+	pthread_mutex_lock(&object->lock);
+	object->kept_aside = true;
+	pthread_mutex_unlock(&object->lock);
+	return 0;
 }

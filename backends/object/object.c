@@ -551,7 +551,7 @@ static void object_close(struct stage *stage)
 	struct object *object = object_of(stage);
 
 	publisher_stop(object);
-	object_keep_unsaved(object);
+	object_keep_unsaved(stage);
 	object_free(object);
 }
 

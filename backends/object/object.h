@@ -45,6 +45,9 @@ int spill_read(const struct spill *spill, uint64_t at, const struct iovec *iov,
 	       unsigned int nr_iov);
 int spill_write(const struct spill *spill, uint64_t at, const struct iovec *iov,
 		unsigned int nr_iov);
+/* Whether something is under way in one of them. */
+bool spill_has_writers(const struct spill *spills);
+bool spill_has_readers(const struct spill *spills);
 
 #define OBJECT_SESSION 16
 
@@ -85,9 +88,8 @@ struct object {
 	bool doubtful;			/* of a publishing it was never known whether it
 					 * is there */
 	bool stopping;
-	int lost;			/* -ESTALE: somebody replaced the object */
-	int unreported;			/* a publishing failed that no flush asked for, and
-					 * none has succeeded since */
+	int lost;			/* -ESTALE: somebody replaced the object ... */
+	bool kept_aside;		/* ... and what was unsaved is in the state folder */
 };
 
 #define OBJECT_SENDERS	  4u		/* parts sent at a time */
@@ -126,8 +128,9 @@ void doubt_stop(struct object *object);	/* after object->stopping */
  * -ESTALE: the object was replaced; other -errno.  Logged. */
 int object_send(struct object *object, char tag[STORE_TAG_MAX]);
 
-/* keep.c.  At close: writes what a lost object could not take to
- * STATE/object-HASH/unsaved-TIME, as objmap-s3(7) describes it. */
-void object_keep_unsaved(struct object *object);
+/* keep.c.  Writes what a lost object could not take to
+ * STATE/object-HASH/unsaved-TIME, as objmap-object(7) describes it: see
+ * struct stage_server. */
+int object_keep_unsaved(struct stage *stage);
 
 #endif

@@ -176,6 +176,7 @@ static const struct stage_server object_server = {
 	.set_retry_for = set_retry_for,
 	.trouble       = tell_trouble,
 	.is_lost       = is_lost,
+	.keep_unsaved  = object_keep_unsaved,
 };
 
 /* ---- the whole ------------------------------------------------------------------------- */

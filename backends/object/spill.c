@@ -96,3 +96,19 @@ int spill_write(const struct spill *spill, uint64_t at, const struct iovec *iov,
 {
 	return transfer(spill, at, iov, nr_iov, true);
 }
+
+bool spill_has_writers(const struct spill *spills)
+{
+	for (; spills; spills = spills->next)
+		if (spills->writers)
+			return true;
+	return false;
+}
+
+bool spill_has_readers(const struct spill *spills)
+{
+	for (; spills; spills = spills->next)
+		if (spills->readers)
+			return true;
+	return false;
+}

@@ -223,8 +223,11 @@ struct stage_server {
 	void (*set_retry_for)(struct stage *stage, uint64_t retry_for);
 	void (*trouble)(struct stage *stage, struct trouble_status *trouble);
 	/* Whether the device is somebody else's now: flushes fail with -ESTALE for
-	 * good, and what is unsaved is kept aside at close. */
+	 * good. */
 	bool (*is_lost)(struct stage *stage);
+	/* Of a lost device: keeps what is unsaved in the state folder, once; closing
+	 * does it, too.  0, or -errno, logged: then it can be tried again. */
+	int (*keep_unsaved)(struct stage *stage);
 	/* A flush that failed may have lost what it covered, though a later one
 	 * succeeds. */
 	bool failed_flush_loses;

@@ -81,6 +81,7 @@ static int commit_open(struct volume *volume, uint64_t resize_to, bool awaited)
 			pending_cut(&committer->open,
 				    volume_nr_chunks(resize_to, volume->chunk_size));
 	}
+	pthread_cond_broadcast(&volume->quiet);
 	return error;
 }
 

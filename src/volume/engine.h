@@ -62,7 +62,7 @@ struct committer {
 struct fence {				/* guarded by volume->lock */
 	bool fenced;
 	char by[128];
-	struct head successor;		/* whose head it is now */
+	bool kept;			/* what was unsaved is kept aside */
 };
 
 /* One commit after the other: who has the turn alone changes the image. */
@@ -98,7 +98,8 @@ struct volume {
 	struct upload_window uploads;	/* the turn's */
 
 	pthread_mutex_t lock;
-	pthread_cond_t quiet;		/* no node is being fetched, nothing deleted */
+	pthread_cond_t quiet;		/* no node is being fetched, nothing deleted,
+					 * no table committed any more */
 	/* Guarded by it: */
 	struct stored_head image;	/* the last settled */
 	struct map map;
@@ -151,8 +152,6 @@ uint64_t committer_bytes(const struct volume *volume);
 
 /* The claim is lost to whoever @now names. */
 void volume_fence(struct volume *volume, const struct stored_head *now);
-/* Writes what is unsaved to STATE/UUID/fenced-EPOCH, at close. */
-int fence_save(struct volume *volume);
 
 /* ---- follow.c ------------------------------------------------------------------------------ */
 

@@ -1,10 +1,10 @@
 /* fence.c: the claim was lost: somebody else commits to this volume now.
  *
  * From then on changes and flushes fail with -ESTALE; reads go on, from the
- * last image that was settled and what is pending on top of it.  At close what
- * is unsaved is written to STATE/UUID/fenced-EPOCH: `chunks`, the content of
- * one chunk after the other, and `index`, a text that says where each belongs;
- * objmap-volume(5) describes it. */
+ * last image that was settled and what is pending on top of it.  When it is
+ * unmounted, what is unsaved is written to STATE/UUID/fenced-EPOCH: `chunks`, the
+ * content of one chunk after the other, and `index`, a text that says where each
+ * belongs; objmap-volume(5) describes it. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -115,32 +115,62 @@ static int save_table(struct save *save)
 	return error;
 }
 
-int fence_save(struct volume *volume)
+/* Nothing changes the table any more. */
+static int save_all(struct volume *volume, struct save *save)
 {
-	struct save save = { .volume = volume };
-	const char *state = volume->options.state_dir;
-	char uuid[37], name[32], kept[UNITS_TEXT];
+	char uuid[37], name[32];
 	int error;
 
-	if (!volume->committer.open.top)
-		return 0;
-	if (!state) {
-		log_error("%s: what was written after the last flush is lost: the "
-			  "volume is held by %s", volume->store->place, volume->fence.by);
-		return -ESTALE;
-	}
 	uuid_format(volume->image.head.uuid, uuid);
 	snprintf(name, sizeof(name), "fenced-%016" PRIx64, volume->image.head.epoch);
-	error = aside_open(&save.aside, state, uuid, name, "chunks");
+	error = aside_open(&save->aside, volume->options.state_dir, uuid, name,
+			   "chunks");
 	if (!error)
-		error = save_table(&save);
-	error = aside_close(&save.aside, error);
-	if (error)
+		error = save_table(save);
+	return aside_close(&save->aside, error);
+}
+
+/* Whether there is something to keep.  The lock is held, and let go meanwhile. */
+static bool has_unsaved(struct volume *volume)
+{
+	struct committer *committer = &volume->committer;
+
+	/* Nothing can be committed any more: what the last commit took goes back to
+	 * the table in a moment. */
+	upload_stop(&volume->uploads);
+	while (committer->sealed.top)
+		pthread_cond_wait(&volume->quiet, &volume->lock);
+	return committer->open.top && !volume->fence.kept;
+}
+
+int volume_keep_unsaved(struct volume *volume)
+{
+	struct save save = { .volume = volume };
+	char kept[UNITS_TEXT];
+	bool unsaved;
+	int error;
+
+	pthread_mutex_lock(&volume->lock);
+	unsaved = volume->fence.fenced && has_unsaved(volume);
+	pthread_mutex_unlock(&volume->lock);
+	if (!unsaved)
+		return 0;
+	if (!volume->options.state_dir) {
+		log_error("%s: what was written after the last flush is lost: the "
+			  "volume is held by %s", volume->store->place, volume->fence.by);
+		return 0;
+	}
+	error = save_all(volume, &save);
+	if (error) {
 		log_error("%s: unsaved writes could not be kept in %s: %s",
 			  volume->store->place, save.aside.folder, strerror(-error));
-	else
-		log_error("%s: %s of unsaved writes were kept in %s; its index says "
-			  "where each chunk belongs", volume->store->place,
-			  size_format(save.bytes, kept), save.aside.folder);
-	return error;
+		return error;
+	}
+	log_error("%s: %s of unsaved writes were kept in %s; its index says where each "
+		  "chunk belongs", volume->store->place, size_format(save.bytes, kept),
+		  save.aside.folder);
+	pthread_mutex_lock(&volume->lock);
+	volume->fence.kept = true;
+	pthread_mutex_unlock(&volume->lock);
+	return 0;
 }

@@ -142,7 +142,7 @@ static struct volume *volume_new(struct store *store)
 	cond_init(&volume->committer.wake);
 	cond_init(&volume->follow.wake);
 	pthread_cond_init(&volume->turn.free, NULL);
-	pthread_cond_init(&volume->quiet, NULL);
+	cond_init(&volume->quiet);
 	volume->committer.flushes_end = &volume->committer.flushes;
 	volume->committer.writes_end = &volume->committer.writes;
 	return volume;
@@ -257,8 +257,7 @@ static void release(struct volume *volume)
 	if (committer->open.top && !volume->fence.fenced)
 		log_warning("%s: closed with unsaved writes in %" PRIu64 " chunks",
 			    volume->store->place, committer->open.nr_entries);
-	if (volume->fence.fenced)
-		fence_save(volume);
+	volume_keep_unsaved(volume);
 	if (volume->fence.fenced || volume->turn.unsettled) {
 		claim_drop(&volume->claim);
 		return;

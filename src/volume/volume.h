@@ -46,7 +46,7 @@ struct volume_options {
 	uint64_t pending_limit;	/* bytes of rewritten chunks kept in memory; 0: 64 MiB */
 	uint64_t map_memory;	/* bytes of map nodes kept; 0: 32 MiB */
 	const char *runtime_dir;/* for UUID.lock; NULL: do not lock (tests) */
-	const char *state_dir;	/* for UUID/fenced-EPOCH; NULL: keep nothing */
+	const char *state_dir;	/* for volume_keep_unsaved(); NULL: keep nothing */
 	uint32_t grace;		/* seconds a replaced object is kept for readers */
 	uint64_t refresh_interval; /* follow: ns between looks at head; 0: 10 s */
 	/* Told once when the volume is fenced, on any thread; may be NULL. */
@@ -126,6 +126,12 @@ struct volume_status {
 	uint64_t map_nodes, map_bytes;	/* in memory */
 };
 void volume_status(struct volume *volume, struct volume_status *status);
+
+/* Of a fenced volume: writes what is unsaved to STATE/UUID/fenced-EPOCH (see
+ * objmap-volume(5)), once; closing does it, too.  0 (also when there is nothing, or
+ * no state folder), or -errno, logged: it is all in memory still, and can be tried
+ * again. */
+int volume_keep_unsaved(struct volume *volume);
 struct store *volume_store(struct volume *volume);
 
 /* Reads head only; @reply may be NULL.  -ENOENT, -EBADMSG, -ENOTSUP. */

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import fixtures
@@ -272,6 +273,45 @@ class Daemon(Mount):
                 for f in files if 'fenced' in d]
         self.assertTrue(kept, 'nothing was kept')
         self.assertTrue(any(b'mine    ' * 512 in open(k, 'rb').read() for k in kept))
+        self.objmap('umount', second, env=env)
+
+    def test_what_a_fenced_mount_cannot_keep_aside_is_not_dropped(self):
+        import nbd
+        state = self.tmpfs('small', 1 << 20)
+        place = self.volume()
+        where = self.mount(place, self.unix(), '--state', state)
+        h = self.connect(where)
+        data = os.urandom(4 * MIB)
+        h.pwrite(data, 0)
+        env = dict(self.env, OBJMAP_RUNTIME_DIR=self.path('run2'))
+        second = self.unix('other')
+        self.objmap('mount', place, second, '--take-over', env=env)
+        self.pids.append(json.loads(
+            self.objmap('status', second, '--json', env=env).stdout)['pid'])
+        with self.assertRaises(nbd.Error):
+            h.flush()
+        pid = self.pid(where)
+
+        def kept():
+            return {f: os.path.join(d, f) for d, _, files in os.walk(state)
+                    for f in files if 'fenced' in d}
+        for _ in range(2):
+            p = self.objmap('umount', where, status=1)
+            self.assertIn(b'No space left', p.stderr)
+            self.assertIn(b'stays mounted', p.stderr)
+            self.assertEqual(kept(), {}, 'half of it is in the way')
+            self.assertEqual(h.pread(len(data), 0), data)
+        os.kill(pid, signal.SIGTERM)
+        time.sleep(0.5)
+        self.assertEqual(self.pid(where), pid, 'a signal drops it')
+        self.run_ok('mount', '-o', 'remount,size=16M', state)
+        h.shutdown()
+        self.objmap('umount', where, status=1)
+        wait_gone(pid)
+        with open(kept()['chunks'], 'rb') as f:
+            self.assertEqual(f.read(), data)
+        with open(kept()['index']) as f:
+            self.assertRegex(f.read(), '\nend [0-9]+\n$')
         self.objmap('umount', second, env=env)
 
     def test_two_mounts_of_one_name_are_refused(self):
