@@ -5,6 +5,7 @@ A test file is run by itself:  OBJMAP=.../objmap /usr/bin/python3 tests/AREA/tes
 """
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -115,9 +116,17 @@ def wait_gone(pid, seconds=20.0):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
+    """A port for a server that is started soon: none that the kernel itself gives to
+    whoever asks for any, of whom there are many when suites run at once."""
+    with open('/proc/sys/net/ipv4/ip_local_port_range') as f:
+        end = int(f.read().split()[0])
+    while True:
+        with socket.socket() as s:
+            try:
+                s.bind(('127.0.0.1', random.SystemRandom().randrange(end // 2, end)))
+            except OSError:
+                continue
+            return s.getsockname()[1]
 
 
 # ---- a test's world -----------------------------------------------------------------
@@ -181,6 +190,13 @@ class World(unittest.TestCase):
         the whole machine: those of a test that kills at the same time are not ours."""
         return [m for m in json.loads(self.objmap('status', '--json').stdout)
                 if m['state'] != 'dead' or m['where'].startswith(self.dir + '/')]
+
+    def nobodys_port(self):
+        """A port at which nobody listens, nor will until the test has ended."""
+        s = socket.socket()
+        self.addCleanup(s.close)
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
 
     def start(self, *argv, **kw):
         """Starts a program that is killed when the test ends, if it runs still."""
