@@ -3,11 +3,15 @@
 what it asks, right and wrong, and what is done when they end."""
 import copy
 import datetime
+import email.utils
+import fcntl
 import http.server
 import json
 import os
 import stat
+import struct
 import sys
+import termios
 import threading
 import time
 import urllib.parse
@@ -25,6 +29,12 @@ def at(seconds):
     """The time SECONDS from now, as services write it."""
     now = datetime.datetime.now(datetime.timezone.utc)
     return (now + datetime.timedelta(seconds=seconds)).strftime('%Y-%m-%dT%H:%M:%SZ')
+
+
+def epoch(text, form='%Y-%m-%dT%H:%M:%SZ'):
+    """The seconds since 1970 of what at() gives."""
+    return datetime.datetime.strptime(text, form).replace(
+        tzinfo=datetime.timezone.utc).timestamp()
 
 
 class Service:
@@ -109,13 +119,49 @@ class Credentials(fixtures.World):
     def credentials(self, text):
         self.write('.aws/credentials', text)
 
-    def show(self, *args, timeout=30):
+    def show(self, *args, timeout=60):
         """What is found, and what is said on standard error."""
         p = subprocess.run([SHOW, *args], env=self.env, capture_output=True,
                            timeout=timeout, stdin=subprocess.DEVNULL)
         self.assertIn(p.returncode, (0, 1), p.stderr.decode(errors='replace'))
         lines = [json.loads(line) for line in p.stdout.decode().splitlines()]
         return lines, p.stderr.decode()
+
+    def watch(self, enough, *args, tell=(), more=0):
+        """What is found, again whenever it changes, until the lines are ENOUGH (or it
+        has taken far too long), and for MORE seconds; what is said on standard error.
+        TELL comes at each line, as long as there is any: a ! is a store that refuses
+        the keys."""
+        lines = []
+        with open(self.path('said'), 'w+') as said, \
+                self.start(SHOW, *args, '--watch', '100', stdin=subprocess.PIPE,
+                           stdout=subprocess.PIPE, stderr=said) as p:
+            for line in p.stdout:
+                lines.append(json.loads(line))
+                done = enough(lines)
+                if len(lines) <= len(tell):
+                    p.stdin.write(tell[len(lines) - 1])
+                    p.stdin.flush()
+                if done:
+                    break
+            if more:
+                fixtures.wait_for(lambda: fcntl.ioctl(p.stdin, termios.FIONREAD, bytes(4)) ==
+                                  struct.pack('i', 0), 'all to be taken')
+                time.sleep(more)
+            p.kill()
+            lines += [json.loads(line) for line in p.stdout]
+            said.seek(0)
+            return lines, said.read()
+
+    def outlasting(self, seconds, attempt):
+        """ATTEMPT(SECONDS) with keys that live so long.  Where the machine stood still
+        for longer, they ended before anybody saw them: again with such as live on."""
+        for life in (seconds, 3 * seconds):
+            try:
+                return attempt(life)
+            except AssertionError as error:
+                print('keys of %d s: %s' % (life, str(error).splitlines()[0]), end=' ... ')
+        return attempt(9 * seconds)
 
     def found(self, *args, **kw):
         lines, said = self.show(*args, **kw)
@@ -170,10 +216,13 @@ class Environment(Credentials):
         self.env.update(AWS_ACCESS_KEY_ID=ID, AWS_SECRET_ACCESS_KEY=SECRET,
                         AWS_CREDENTIAL_EXPIRATION=at(-5))
         self.refused(error='EKEYEXPIRED', says='environment: its keys have expired')
-        self.env['AWS_CREDENTIAL_EXPIRATION'] = at(2)
-        lines, _ = self.show('--watch', '4')
-        self.assertEqual([x['error'] for x in lines], [0, -127])
-        self.assertIn('environment: its keys have expired', lines[1]['trouble'])
+
+        def attempt(seconds):
+            self.env['AWS_CREDENTIAL_EXPIRATION'] = at(seconds)
+            lines, said = self.watch(lambda lines: len(lines) == 2)
+            self.assertEqual([x.get('error') for x in lines], [0, -127], said)
+            self.assertIn('environment: its keys have expired', lines[1]['trouble'])
+        self.outlasting(2, attempt)
 
     def test_nobody_needs_no_keys(self):
         got = self.found('--anonymous')
@@ -265,12 +314,12 @@ class Files(Credentials):
     def test_changed_keys_are_taken_when_the_old_ones_are_refused(self):
         text = '[default]\naws_access_key_id = %s\naws_secret_access_key = s\n'
         self.credentials(text % 'OLD')
-        p = self.start(SHOW, '--watch', '3', stdin=subprocess.PIPE,
-                       stdout=subprocess.PIPE)
-        self.assertEqual(json.loads(p.stdout.readline())['id'], 'OLD')
-        self.credentials(text % 'NEW')
-        out, _ = p.communicate(b'!', timeout=20)
-        self.assertEqual(json.loads(out)['id'], 'NEW')
+
+        def enough(lines):
+            self.credentials(text % 'NEW')
+            return len(lines) == 2
+        lines, said = self.watch(enough, tell=[b'!'])
+        self.assertEqual([x['id'] for x in lines], ['OLD', 'NEW'], said)
 
     def test_settings(self):
         self.config('[default]\nregion = eu-west-1\noutput =\n'
@@ -321,9 +370,10 @@ class Process(Credentials):
         self.by('"%s"' % self.path('give keys'))
 
     def test_its_keys_are_taken(self):
-        self.gives(self.answer(SessionToken='T', Expiration=at(1000)))
+        end = at(1000)
+        self.gives(self.answer(SessionToken='T', Expiration=end))
         got = self.expect('credential_process of profile default', token='T')
-        self.assertLess(abs(got['expires'] - time.time() - 1000), 5)
+        self.assertEqual(got['expires'], epoch(end))
 
     def test_without_an_end_they_last(self):
         self.gives(self.answer())
@@ -377,7 +427,7 @@ class Process(Credentials):
         self.by('"%s"' % self.path('give keys'))
         began = time.monotonic()
         self.expect('credential_process')
-        self.assertLess(time.monotonic() - began, 10)
+        self.assertLess(time.monotonic() - began, 25)
         with open(self.path('left')) as f:
             self.pids.append(int(f.read()))
 
@@ -385,50 +435,44 @@ class Process(Credentials):
     def test_one_that_hangs_is_ended_with_all_it_started(self):
         self.program('sleep 50 & echo $! >"$HOME/left"; wait')
         self.by('"%s"' % self.path('give keys'))
-        lines, said = self.show(timeout=45)
+        lines, said = self.show()
         self.assertEqual(lines, [{'failed': 'ETIMEDOUT'}], said)
         with open(self.path('left')) as f:
-            fixtures.wait_gone(int(f.read()), 5)
+            fixtures.wait_gone(int(f.read()))
+
+    def counting(self, life, and_then=''):
+        """Each start N gives other keys IDN for so many seconds, unless AND_THEN it ends."""
+        if os.path.exists(self.path('n')):
+            os.unlink(self.path('n'))
+        self.program('n=$(cat "$HOME/n" 2>/dev/null || echo 0); n=$((n+1))\n'
+                     'echo $n >"$HOME/n"; %s\n'
+                     "e=$(date -u -d '+%d seconds' +%%Y-%%m-%%dT%%H:%%M:%%SZ)\n"
+                     'echo "{\\"Version\\":1,\\"AccessKeyId\\":\\"ID$n\\",'
+                     '\\"SecretAccessKey\\":\\"s\\",\\"Expiration\\":\\"$e\\"}"' % (
+                         and_then, life))
+        self.by('"%s"' % self.path('give keys'))
 
     def test_what_ends_is_fetched_anew_before(self):
-        self.program('n=$(cat "$HOME/n" 2>/dev/null || echo 0); n=$((n+1))\n'
-                     'echo $n >"$HOME/n"\n'
-                     "e=$(date -u -d '+4 seconds' +%Y-%m-%dT%H:%M:%SZ)\n"
-                     'echo "{\\"Version\\":1,\\"AccessKeyId\\":\\"ID$n\\",'
-                     '\\"SecretAccessKey\\":\\"s\\",\\"Expiration\\":\\"$e\\"}"')
-        self.by('"%s"' % self.path('give keys'))
-        lines, said = self.show('--watch', '8')
-        self.assertEqual([x['error'] for x in lines], [0] * len(lines), said)
-        self.assertGreaterEqual(len(lines), 3)
-        self.assertEqual([x['id'] for x in lines],
-                         ['ID%d' % (i + 1) for i in range(len(lines))])
-        self.assertEqual([x['generation'] for x in lines], list(range(1, len(lines) + 1)))
+        def attempt(seconds):
+            self.counting(seconds)
+            lines, said = self.watch(lambda lines: len(lines) == 3)
+            self.assertEqual([x.get('error') for x in lines], [0, 0, 0], said)
+            self.assertEqual([x['id'] for x in lines], ['ID1', 'ID2', 'ID3'])
+            self.assertEqual([x['generation'] for x in lines], [1, 2, 3])
+        self.outlasting(4, attempt)
 
     def test_why_renewal_fails_is_kept_and_forgotten_when_it_works_again(self):
-        self.program('n=$(cat "$HOME/n" 2>/dev/null || echo 0); n=$((n+1))\n'
-                     'echo $n >"$HOME/n"; [ $n != 2 ] || exit 9\n'
-                     "e=$(date -u -d '+6 seconds' +%Y-%m-%dT%H:%M:%SZ)\n"
-                     'echo "{\\"Version\\":1,\\"AccessKeyId\\":\\"ID$n\\",'
-                     '\\"SecretAccessKey\\":\\"s\\",\\"Expiration\\":\\"$e\\"}"')
-        self.by('"%s"' % self.path('give keys'))
-        lines, said = self.show('--watch', '9')
-        self.assertEqual(lines[0]['id'], 'ID1')
+        self.counting(10000, '[ $n != 2 ] || exit 9')
+        lines, said = self.watch(lambda lines: lines[-1].get('id') == 'ID3', tell=[b'!'])
+        self.assertEqual([x['id'] for x in lines], ['ID1', 'ID1', 'ID3'], said)
         self.assertIn('status 9', lines[1]['trouble'])
-        self.assertEqual(lines[1]['id'], 'ID1')
-        again = [x for x in lines if x['id'] == 'ID3']
-        self.assertEqual(again[0]['trouble'], '')
+        self.assertEqual(lines[2]['trouble'], '')
         self.assertIn('not renewed', said)
 
     def test_a_refusal_renews_once(self):
-        self.program('n=$(cat "$HOME/n" 2>/dev/null || echo 0); n=$((n+1))\n'
-                     'echo $n >"$HOME/n"\n'
-                     'echo "{\\"Version\\":1,\\"AccessKeyId\\":\\"ID$n\\",'
-                     '\\"SecretAccessKey\\":\\"s\\"}"')
-        self.by('"%s"' % self.path('give keys'))
-        p = subprocess.run([SHOW, '--watch', '3'], env=self.env, capture_output=True,
-                           timeout=30, input=b'!!!')
-        lines = [json.loads(line) for line in p.stdout.decode().splitlines()]
-        self.assertEqual([x['id'] for x in lines], ['ID1', 'ID2'])
+        self.counting(10000)
+        lines, said = self.watch(lambda lines: len(lines) == 2, tell=[b'!!', b'!!'], more=1)
+        self.assertEqual([x['id'] for x in lines], ['ID1', 'ID2'], said)
         with open(self.path('n')) as f:
             self.assertEqual(f.read(), '2\n')
 
@@ -449,9 +493,10 @@ class Roles(Credentials):
     def test_a_role_is_assumed_with_the_keys_of_another_profile(self):
         self.role('role_session_name = me@here\nexternal_id = a&b=c\n'
                   'duration_seconds = 900\nregion = eu-west-1')
+        began = int(time.time())
         got = self.expect('role arn:aws:iam::1:role/r of profile r', '--profile', 'r',
                           id='ID1', secret='SECRET1', token='TOKEN1')
-        self.assertLess(abs(got['expires'] - time.time() - 3600), 5)
+        self.assertIn(got['expires'] - 3600, range(began, int(time.time()) + 1))
         r, = self.sts.seen
         self.assertEqual(r.form, {
             'Action': 'AssumeRole', 'Version': '2011-06-15', 'ExternalId': 'a&b=c',
@@ -535,25 +580,29 @@ class Roles(Credentials):
 
     def test_a_clock_that_is_wrong_is_corrected(self):
         self.role()
-        ahead = datetime.datetime.now(datetime.timezone.utc) + \
-            datetime.timedelta(hours=5)
 
-        def answer(r):
-            date = {'Date': ahead.strftime('%a, %d %b %Y %H:%M:%S GMT')}
-            if r.headers['X-Amz-Date'][:11] != ahead.strftime('%Y%m%dT%H'):
-                return 403, '<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code>' \
-                    '</Error></ErrorResponse>', date
-            return 200, sts_xml('AssumeRole', seconds=5 * 3600 + 3), date
-        self.answer = answer
-        lines, said = self.show('--profile', 'r', '--watch', '5')
-        self.assertEqual(lines[0].get('error'), 0, said)
-        self.assertEqual(len(self.sts.seen) % 2, 0)
-        # Three seconds are left by the service's clock; so they are renewed.
-        self.assertGreaterEqual(len(self.sts.seen), 4)
+        def attempt(seconds):
+            self.sts.seen.clear()
+
+            def answer(r):
+                now = time.time() + 5 * 3600
+                date = {'Date': email.utils.formatdate(now, usegmt=True)}
+                if abs(epoch(r.headers['X-Amz-Date'], '%Y%m%dT%H%M%SZ') - now) > 600:
+                    return 403, '<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code>' \
+                        '</Error></ErrorResponse>', date
+                return 200, sts_xml('AssumeRole', len(self.sts.seen), 5 * 3600 + seconds), date
+            self.answer = answer
+            lines, said = self.watch(lambda lines: lines[-1].get('id') == 'ID4',
+                                     '--profile', 'r')
+            # A few seconds are left by the service's clock; so they are renewed.  Each
+            # time one request with the wrong time tells the right one.
+            self.assertEqual([x.get('id') for x in lines if x.get('id') != ''],
+                             ['ID2', 'ID4'], said)
+        self.outlasting(3, attempt)
 
     def test_nobody_there_is_said(self):
         self.role()
-        self.env['AWS_ENDPOINT_URL_STS'] = 'http://127.0.0.1:%d' % fixtures.free_port()
+        self.env['AWS_ENDPOINT_URL_STS'] = 'http://127.0.0.1:%d' % self.nobodys_port()
         self.refused('--profile', 'r', error='ECONNREFUSED',
                      says=self.env['AWS_ENDPOINT_URL_STS'])
         self.env['AWS_ENDPOINT_URL_STS'] = 'localhost'
@@ -588,11 +637,11 @@ class Roles(Credentials):
 
         def answer(r):
             self.write('jwt', 'two')
-            return 200, sts_xml(r.form['Action'], len(self.sts.seen), seconds=4)
+            return 200, sts_xml(r.form['Action'], len(self.sts.seen))
         self.answer = answer
-        lines, said = self.show('--watch', '4')
-        self.assertGreaterEqual(len(lines), 2, said)
-        self.assertEqual([r.form['WebIdentityToken'] for r in self.sts.seen[:2]],
+        lines, said = self.watch(lambda lines: len(lines) == 2, tell=[b'!'])
+        self.assertEqual([x['id'] for x in lines], ['ID1', 'ID2'], said)
+        self.assertEqual([r.form['WebIdentityToken'] for r in self.sts.seen],
                          ['one', 'two'])
 
 
@@ -618,7 +667,7 @@ class Container(Credentials):
         self.refused(error='EINVAL', says='line break')
 
     def test_no_proxy_stands_between(self):
-        self.env['http_proxy'] = 'http://127.0.0.1:%d' % fixtures.free_port()
+        self.env['http_proxy'] = 'http://127.0.0.1:%d' % self.nobodys_port()
         self.env.pop('no_proxy', None)
         self.found()
 
@@ -689,15 +738,19 @@ class Instance(Credentials):
 
     def test_where_there_is_none_it_is_found_out_within_a_second_or_two(self):
         self.env['AWS_EC2_METADATA_SERVICE_ENDPOINT'] = \
-            'http://127.0.0.1:%d' % fixtures.free_port()
+            'http://127.0.0.1:%d' % self.nobodys_port()
         self.refused(says='no instance metadata')
         stop = threading.Event()
         self.addCleanup(stop.set)
         slow = Service(self, lambda r: stop.wait(60) and None)
         self.env['AWS_EC2_METADATA_SERVICE_ENDPOINT'] = slow.url
-        began = time.monotonic()
-        self.refused(says='no instance metadata')
-        self.assertLess(time.monotonic() - began, 3)
+        for _ in range(5):	# once, unless the machine stands still meanwhile
+            began = time.monotonic()
+            self.refused(says='no instance metadata')
+            took = time.monotonic() - began
+            if took < 3:
+                break
+        self.assertLess(took, 3)
 
     def test_an_instance_without_a_role_says_so(self):
         self.replies = {}
@@ -727,18 +780,21 @@ class Instance(Credentials):
     def test_nothing_else_is_asked_while_it_is_away(self):
         """Whoever was a machine's role does not become somebody else."""
         path = '/latest/meta-data/iam/security-credentials/worker'
-        self.replies[path] = (200, metadata_json(seconds=3))
-        p = self.start(SHOW, '--watch', '8', stdout=subprocess.PIPE,
-                       stderr=subprocess.DEVNULL)
-        self.assertEqual(json.loads(p.stdout.readline())['id'], 'ID1')
-        self.credentials('[default]\naws_access_key_id = %s\n'
-                         'aws_secret_access_key = %s\n' % (ID, SECRET))
-        self.replies[path] = (500, '')
-        out, _ = p.communicate(timeout=20)
-        lines = [json.loads(line) for line in out.decode().splitlines()]
-        self.assertEqual(lines[-1]['error'], -127)
-        self.assertIn('status 500', lines[-1]['trouble'])
-        self.assertEqual([x for x in lines if x['id'] == ID], [])
+
+        def attempt(seconds):
+            self.credentials('')
+            self.replies[path] = (200, metadata_json(seconds=seconds))
+
+            def enough(lines):
+                self.credentials('[default]\naws_access_key_id = %s\n'
+                                 'aws_secret_access_key = %s\n' % (ID, SECRET))
+                self.replies[path] = (500, '')
+                return lines[-1].get('error') == -127 and 'status 500' in lines[-1]['trouble']
+            lines, said = self.watch(enough)
+            self.assertEqual(lines[0].get('id'), 'ID1', said)
+            self.assertTrue(enough(lines), lines)
+            self.assertEqual([x for x in lines if x['id'] == ID], [])
+        self.outlasting(4, attempt)
 
 
 if __name__ == '__main__':
