@@ -1,16 +1,16 @@
 /* nbd-serve.c: a server for the tests: a plain device, with a stage above it
- * that is slow or fails where the test wants it.
+ * that waits or fails where the test wants it.
  *
  *     nbd-serve PLACE [--export NAME:DESCRIPTION] [--read-only]
  *               [--unix PATH] [--tcp ADDRESS] [--port N] [--listen-fd N] [--fd IN,OUT]
- *               [--slow-from OFFSET --slow-ms N] [--fail-from OFFSET --fail-errno N]
+ *               [--wait-from OFFSET --wait-for FILE] [--fail-from OFFSET --fail-errno N]
  *               [--minimum BYTES] [--tls-certificates DIR] [--tls-psk FILE]
  *               [--tls-verify-peer] [--max-clients N] [--max-client-bytes N]
  *               [--max-bytes N] [--handshake-ms N] [--threads N] [--no-poll]
  *               [--insecure-public]
  *
- * Prints "ready [PORT]" and serves until SIGTERM (then prints its status as
- * JSON), or until its only connection has ended. */
+ * Prints "ready [PORT]" and serves until SIGTERM, or until its only connection has
+ * ended.  Then, and at SIGUSR1, it prints its status as JSON. */
 #include <errno.h>
 #include <getopt.h>
 #include <pthread.h>
@@ -25,11 +25,12 @@
 #include "src/frontend/nbd.h"
 #include "src/log.h"
 
-/* Reads, writes and zeroes from an offset on are completed late, by a thread
- * of its own, or with an error. */
+/* Reads, writes and zeroes from an offset on are done once a file exists, by a thread
+ * of its own, or completed with an error. */
 struct trouble_stage {
 	struct stage stage;		/* must stay first */
-	uint64_t slow_from, slow_ns, fail_from;
+	uint64_t wait_from, fail_from;
+	const char *wait_for;
 	int fail_errno;
 	pthread_t thread;
 	pthread_mutex_t lock;		/* guards the rest */
@@ -59,7 +60,8 @@ static void *trouble_run(void *arg)
 		if (!trouble->first)
 			trouble->last = &trouble->first;
 		pthread_mutex_unlock(&trouble->lock);
-		usleep((useconds_t)(trouble->slow_ns / 1000));
+		while (trouble->wait_for && access(trouble->wait_for, F_OK) < 0)
+			usleep(1000);
 		stage_submit(trouble->stage.next, request);
 		pthread_mutex_lock(&trouble->lock);
 	}
@@ -75,7 +77,7 @@ static void trouble_data(struct stage *stage, struct request *request)
 		request_complete(request, -trouble->fail_errno);
 		return;
 	}
-	if (request->offset < trouble->slow_from) {
+	if (request->offset < trouble->wait_from) {
 		stage_submit(stage->next, request);
 		return;
 	}
@@ -128,7 +130,7 @@ static void trouble_open(struct trouble_stage *trouble, struct stage *next)
 		abort();
 }
 
-enum { EXPORT = 256, READ_ONLY, UNIX, TCP, PORT, LISTEN_FD, FD, SLOW_FROM, SLOW_MS, FAIL_FROM,
+enum { EXPORT = 256, READ_ONLY, UNIX, TCP, PORT, LISTEN_FD, FD, WAIT_FROM, WAIT_FOR, FAIL_FROM,
        FAIL_ERRNO, MINIMUM, CERTIFICATES, PSK, VERIFY, MAX_CLIENTS, MAX_CLIENT_BYTES,
        MAX_BYTES, HANDSHAKE_MS, THREADS, NO_POLL, INSECURE };
 
@@ -140,8 +142,8 @@ static const struct option long_options[] = {
 	{ "port", 1, 0, PORT },
 	{ "listen-fd", 1, 0, LISTEN_FD },
 	{ "fd", 1, 0, FD },
-	{ "slow-from", 1, 0, SLOW_FROM },
-	{ "slow-ms", 1, 0, SLOW_MS },
+	{ "wait-from", 1, 0, WAIT_FROM },
+	{ "wait-for", 1, 0, WAIT_FOR },
 	{ "fail-from", 1, 0, FAIL_FROM },
 	{ "fail-errno", 1, 0, FAIL_ERRNO },
 	{ "minimum", 1, 0, MINIMUM },
@@ -165,7 +167,7 @@ static struct export *exports[EXPORTS_MAX];
 static unsigned int nr_exports, minimum = 1;
 static const char *unix_path, *tcp_address;
 static int listen_fd = -1, in = -1, out = -1;
-static struct trouble_stage setup = { .slow_from = UINT64_MAX, .fail_from = UINT64_MAX };
+static struct trouble_stage setup = { .wait_from = UINT64_MAX, .fail_from = UINT64_MAX };
 static uint16_t tcp_port;
 static bool read_only;
 
@@ -196,8 +198,8 @@ static void take_option(int option)
 		in = (int)number;
 		out = strchr(optarg, ',') ? atoi(strchr(optarg, ',') + 1) : in;
 		break;
-	case SLOW_FROM: setup.slow_from = number; break;
-	case SLOW_MS: setup.slow_ns = number * CLOCK_MS; break;
+	case WAIT_FROM: setup.wait_from = number; break;
+	case WAIT_FOR: setup.wait_for = optarg; break;
 	case FAIL_FROM: setup.fail_from = number; break;
 	case FAIL_ERRNO: setup.fail_errno = (int)number; break;
 	case MINIMUM: minimum = (unsigned int)number; break;
@@ -232,7 +234,7 @@ static struct stage *open_stage(const char *text)
 	    place_open_device(&place, &device, &stage) < 0)
 		exit(1);
 	place_free(&place);
-	if (setup.slow_from == UINT64_MAX && setup.fail_from == UINT64_MAX)
+	if (setup.wait_from == UINT64_MAX && setup.fail_from == UINT64_MAX)
 		return stage;
 	trouble = malloc(sizeof(*trouble));
 	if (!trouble)
@@ -286,6 +288,7 @@ static int serve(struct nbd_server *server, struct stage *stage)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGUSR1);
 	for (i = 0; i < nr_exports && !error; i++) {
 		fill_export(exports[i], stage);
 		error = nbd_server_add(server, exports[i]);
@@ -296,9 +299,11 @@ static int serve(struct nbd_server *server, struct stage *stage)
 		error = nbd_server_start(server);
 	if (!error) {
 		fprintf(stderr, "ready %u\n", tcp_port);
-		sigwait(&signals, &signal_number);
-		print_status(server);
-		nbd_server_stop(server, 2 * CLOCK_SECOND);
+		do {
+			sigwait(&signals, &signal_number);
+			print_status(server);
+		} while (signal_number == SIGUSR1);
+		nbd_server_stop(server, 10 * CLOCK_SECOND);
 	}
 	nbd_server_close(server);
 	return error ? 1 : 0;
@@ -319,6 +324,7 @@ int main(int argc, char **argv)
 	sigemptyset(&signals);
 	sigaddset(&signals, SIGTERM);
 	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &signals, NULL);
 	if (options.tls_certificates || options.tls_psk)
 		options.tls = NBD_TLS_REQUIRE;

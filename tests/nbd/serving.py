@@ -3,10 +3,12 @@ that a test can say what no honest client says."""
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from fixtures import BUILD, SEED, World, main, require, wait_for, wait_gone  # noqa: E402,F401
@@ -48,6 +50,14 @@ class Server:
     def uri(self, export=''):
         return 'nbd+unix:///%s?socket=%s' % (export, self.socket)
 
+    def status(self):
+        """Its status as it is now."""
+        before = self.output().count(b'}\n')
+        self.process.send_signal(signal.SIGUSR1)
+        said = wait_for(lambda: (out := self.output()).count(b'}\n') > before and out,
+                        'the status')
+        return json.loads([line for line in said.splitlines() if line[:1] == b'{'][-1])
+
     def stop(self):
         """Ends it as a user would; its status as it was then."""
         self.process.terminate()
@@ -67,6 +77,17 @@ class Server:
             fields = f.read().rsplit(')', 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
+    def uses_no_cpu(self, seconds, most):
+        """Whether it uses at most MOST seconds of it within SECONDS: in one of several
+        tries, for a machine that stalls puts off what it had to do before."""
+        for _ in range(3):
+            before = self.cpu()
+            time.sleep(seconds)
+            if (used := self.cpu() - before) <= most:
+                return True
+            print('%.2f s of CPU in %g s' % (used, seconds), end=' ... ')
+        return False
+
     def raw(self, **kw):
         s = socket.socket(socket.AF_UNIX)
         s.connect(self.socket)
@@ -82,7 +103,7 @@ class Raw:
 
     def __init__(self, sock, greet=True, flags=3):
         self.s = sock
-        self.s.settimeout(10)
+        self.s.settimeout(30)
         self.structured = False
         if greet:
             magic, option, self.server_flags = struct.unpack('>8s8sH', self.get(18))

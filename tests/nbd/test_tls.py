@@ -134,9 +134,7 @@ class Certificates(Tls):
         raw.option(STARTTLS)
         time.sleep(0.5)
         raw.put(b'\x16\x03\x01')
-        before = server.cpu()
-        time.sleep(2)
-        self.assertLess(server.cpu() - before, 0.1)
+        self.assertTrue(server.uses_no_cpu(2, 0.09))
         raw.close()
 
     def openssl(self, server, version):
@@ -262,7 +260,7 @@ class Keys(Tls):
     def relay(self, client, peer, server):
         import select
         import time
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         said = b''
         while b'ESTABLISHED' not in said and b'rror' not in said and time.monotonic() < end:
             for s in select.select([peer, server, client.stdout], [], [], 1)[0]:
@@ -275,7 +273,7 @@ class Keys(Tls):
                     data = s.recv(65536)
                     (server if s is peer else peer).sendall(data)
         client.kill()
-        client.wait(10)
+        client.wait(20)
         client.stdin.close()
         client.stdout.close()
         return said
