@@ -7,7 +7,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
 import fixtures
@@ -296,22 +295,25 @@ class Copy(World):
 
     def test_progress_is_told_unless_quiet(self):
         def start(*more):
-            p = self.start(OBJMAP, 'copy', '-', 'null:1G', *more, stdin=subprocess.PIPE,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            with open(self.path('err' + ''.join(more)), 'wb') as err:
+                p = self.start(OBJMAP, 'copy', '-', 'null:1G', *more, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=err)
             p.stdin.write(bytes(MIB))
             p.stdin.flush()
             return p
 
+        def said(name):
+            with open(self.path(name), 'rb') as f:
+                return f.read()
+
         def end(p):
             p.stdin.close()
             p.stdin = None
-            return p.communicate(timeout=20)
-        told, quiet = start(), start('--quiet')
-        time.sleep(5.5)
-        out, err = end(told)
-        self.assertIn(b'objmap: copying: 1 MiB', err)
-        self.assertIn(b'1 MiB copied', out)
-        self.assertEqual(end(quiet), (b'', b''))
+            return p.communicate(timeout=20)[0]
+        quiet, told = start('--quiet'), start()
+        wait_for(lambda: b'objmap: copying: 1 MiB' in said('err'), 'a line')
+        self.assertIn(b'1 MiB copied', end(told))
+        self.assertEqual((end(quiet), said('err--quiet')), (b'', b''))
 
 
 if __name__ == '__main__':

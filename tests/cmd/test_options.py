@@ -18,7 +18,7 @@ MAN = os.path.join(TOP, 'man')
 
 def overview():
     return subprocess.run([OBJMAP, '--help'], capture_output=True, text=True,
-                          timeout=10).stdout
+                          timeout=30).stdout
 
 
 def verbs():
@@ -30,7 +30,7 @@ def verbs():
 def help_options(verb):
     """{name: (letter, argument)} of a verb's --help."""
     text = subprocess.run([OBJMAP, *verb.split(), '--help'], capture_output=True,
-                          text=True, timeout=10).stdout
+                          text=True, timeout=30).stdout
     found = {}
     for line in text.splitlines():
         m = re.match(r'  (?:-(\w),|   ) --([a-z0-9-]+)(?: (\S+))?', line)
@@ -64,7 +64,7 @@ def page_options(path):
 def s3_options():
     """Those of the server of an s3: place, which every verb that opens one takes."""
     text = subprocess.run([OBJMAP, 'info', '--help'], capture_output=True, text=True,
-                          timeout=10).stdout
+                          timeout=30).stdout
     found = re.findall(r'^ +--([a-z0-9-]+)', text.split('options for s3:')[1], re.M)
     assert 'endpoint-url' in found and 'retry-for' not in found
     return found
@@ -117,7 +117,7 @@ class ManualPages(unittest.TestCase):
         with open(path, 'w') as f:	# the last line keeps it from starting anything
             f.write('[mount]\n%s = \nnonsense\n' % name)
         p = subprocess.run([OBJMAP, 'serve', path], capture_output=True, text=True,
-                           timeout=10, env=dict(os.environ, HOME=folder))
+                           timeout=30, env=dict(os.environ, HOME=folder))
         self.assertEqual(p.returncode, 2)
         self.assertIn(path + ':2: ' if ':2:' in p.stderr else path + ':3: ', p.stderr)
         return 'is no setting of a [mount]' not in p.stderr
@@ -213,7 +213,7 @@ class Parsing(World):
     def test_full_standard_output_is_a_failure(self):
         with open('/dev/full', 'w') as full:
             p = subprocess.run([OBJMAP, '--help'], stdout=full,
-                               stderr=subprocess.PIPE, timeout=10)
+                               stderr=subprocess.PIPE, timeout=30)
         self.assertEqual(p.returncode, 1)
         self.assertIn(b'standard output', p.stderr)
 
@@ -387,7 +387,7 @@ class Completion(unittest.TestCase):
                                             re.S).group(1).split())
         for place in ('nbd:', 'nbds:', 'nbd+unix:', 'nbds+unix:'):
             p = subprocess.run([OBJMAP, 'info', place], capture_output=True, text=True,
-                               timeout=10)
+                               timeout=30)
             self.assertEqual(place in offered, 'not in this build' not in p.stderr)
         self.assertIn(TOP + '/README.md',
                       self.complete('info', 'file', ':', TOP + '/READ'))
