@@ -388,7 +388,7 @@ bool server_wait_requests(struct server *server, unsigned int nr)
 	bool came;
 
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 10;
+	until.tv_sec += 30;
 	pthread_mutex_lock(&server->lock);
 	while (server->nr_requests < nr && !error)
 		error = pthread_cond_timedwait(&server->changed, &server->lock, &until);

@@ -50,7 +50,7 @@ char *server_url(const struct server *server, const char *path);
 void server_shut_gate(struct server *server);
 void server_open_gate(struct server *server);
 void server_wait_open(struct server *server);
-/* Until so many requests came in, or 10 s have passed. */
+/* Until so many requests came in, or 30 s have passed. */
 bool server_wait_requests(struct server *server, unsigned int nr);
 
 void visit_write(struct visit *visit, const void *data, size_t count);
