@@ -19,7 +19,7 @@ struct script {
 	pthread_mutex_t lock;		/* guards what follows */
 	unsigned int used[LINES_MAX];
 	char *heads[REQUESTS_MAX], *bodies[REQUESTS_MAX];
-	unsigned int nr_requests, nr_misfits;
+	unsigned int nr_requests, nr_misfits, nr_open;	/* requests whom no gate holds */
 };
 
 static bool begins(const char *text, const char *with)
@@ -36,7 +36,8 @@ static void record(struct script *script, const struct visit *visit)
 	script->bodies[script->nr_requests++] = strdup(visit->body ? visit->body : "");
 }
 
-static const struct line *find_line(struct script *script, const struct visit *visit)
+static const struct line *find_line(struct script *script, const struct visit *visit,
+				    bool *waits)
 {
 	const struct line *line = script->lines, *found = NULL;
 
@@ -52,6 +53,7 @@ static const struct line *find_line(struct script *script, const struct visit *v
 		found = line;
 	}
 	script->nr_misfits += !found;
+	*waits = script->nr_requests > script->nr_open;
 	pthread_mutex_unlock(&script->lock);
 	return found;
 }
@@ -60,12 +62,14 @@ static bool answer(struct visit *visit)
 {
 	static const struct line misfit = { "", "500 Not In The Script", NULL, NULL, 0, 0 };
 	struct script *script = server_context(visit->server);
-	const struct line *line = find_line(script, visit);
+	bool waits;
+	const struct line *line = find_line(script, visit, &waits);
 	const char *body;
 	char head[256];
 	size_t count;
 
-	server_wait_open(visit->server);
+	if (waits)
+		server_wait_open(visit->server);
 	if (!line)
 		line = &misfit;
 	if (!line->status)
@@ -121,9 +125,17 @@ void script_stop(struct script *script)
 	free(script);
 }
 
+void script_shut_after(struct script *script, unsigned int nr)
+{
+	pthread_mutex_lock(&script->lock);
+	script->nr_open = nr;
+	pthread_mutex_unlock(&script->lock);
+	server_shut_gate(script->server);
+}
+
 void script_shut(struct script *script)
 {
-	server_shut_gate(script->server);
+	script_shut_after(script, 0);
 }
 
 void script_open(struct script *script)

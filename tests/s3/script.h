@@ -26,8 +26,9 @@ struct script;
 /* @lines stay; until the one without a request. */
 struct script *script_start(const struct line *lines, bool tls);
 void script_stop(struct script *script);
-/* While it is shut nobody is answered. */
+/* While it is shut nobody is answered, or only the first @nr requests. */
 void script_shut(struct script *script);
+void script_shut_after(struct script *script, unsigned int nr);
 void script_open(struct script *script);
 unsigned int script_port(const struct script *script);
 /* How many requests began with @request, and how many nothing fitted. */

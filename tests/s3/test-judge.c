@@ -16,7 +16,7 @@
 #define PAGE	   "Content-Type: text/html; charset=utf-8\r\n"
 #define HTML	   "<!DOCTYPE html><html><body>Please log in</body></html>"
 
-TestSuite(judge, .timeout = 30);
+TestSuite(judge, .timeout = 60);
 
 /* One call to a fresh client; the caller frees it. */
 static void ask(struct s3_client *client, struct s3_call *call, const char *method,
@@ -231,7 +231,7 @@ ParameterizedTestParameters(judge, each_reply_means_one_thing)
 	return cr_make_param_array(size_t, index, NR_JUDGEMENTS);
 }
 
-ParameterizedTest(size_t *index, judge, each_reply_means_one_thing, .timeout = 30)
+ParameterizedTest(size_t *index, judge, each_reply_means_one_thing, .timeout = 60)
 {
 	const struct judgement *j = &judgements[*index];
 	char first_line[64];

@@ -182,11 +182,13 @@ Test(s3_store, what_is_waited_for_is_told_meanwhile_and_then_no_more)
 	};
 
 	atomic_store(&store->retry_for, UINT64_MAX);
+	script_shut_after(script, 3);
 	store_submit(store, &request);
 	while (!trouble.reason[0] && !atomic_load(&noted)) {
 		usleep(1000);
 		trouble_status(&store->trouble, &trouble);
 	}
+	script_open(script);
 	cr_assert_str_eq(trouble.reason, "GET k: 503 SlowDown: words of SlowDown");
 	cr_assert_eq(wait_for(&noted), STORE_DONE);
 	cr_assert_eq(request.attempts, 6);

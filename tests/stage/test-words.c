@@ -1,10 +1,10 @@
 /* test-words.c: checksums, sizes, times, random numbers, pieces, workers, trouble. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "src/clock.h"
 #include "src/crc32c.h"
@@ -200,9 +200,11 @@ Test(iov, slices_and_copies_agree_with_a_flat_array)
 static char ran[8];
 static unsigned int nr_ran;
 
-static void run_slowly(struct job *job)
+static sem_t all_queued;
+
+static void run_until_queued(struct job *job)
 {
-	usleep(50000);
+	sem_wait(&all_queued);
 }
 
 struct letter {
@@ -217,7 +219,7 @@ static void run_letter(struct job *job)
 
 Test(workers, demand_goes_before_prefetch_and_push_each_in_order, .timeout = 60)
 {
-	struct job slow = { run_slowly, PRIORITY_DEMAND, NULL };
+	struct job first = { run_until_queued, PRIORITY_DEMAND, NULL };
 	struct letter letters[] = {
 		{ { run_letter, PRIORITY_PUSH, NULL }, 'e' },
 		{ { run_letter, PRIORITY_PREFETCH, NULL }, 'c' },
@@ -228,9 +230,11 @@ Test(workers, demand_goes_before_prefetch_and_push_each_in_order, .timeout = 60)
 	struct workers *workers;
 
 	cr_assert_eq(workers_open("test", 1, &workers), 0);
-	workers_submit(workers, &slow);
+	sem_init(&all_queued, 0, 0);
+	workers_submit(workers, &first);
 	for (unsigned int i = 0; i < 5; i++)
 		workers_submit(workers, &letters[i].job);
+	sem_post(&all_queued);
 	workers_close(workers);		/* runs what is queued */
 	cr_expect_str_eq(ran, "abcde");
 }

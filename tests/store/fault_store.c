@@ -610,7 +610,7 @@ bool fault_wait_held(struct fault *fault, unsigned int nr)
 	bool held;
 
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 10;
+	until.tv_sec += 30;
 	pthread_mutex_lock(&fault->lock);
 	while (fault->nr_held < nr)
 		if (pthread_cond_timedwait(&fault->change, &fault->lock, &until) != 0)
