@@ -165,7 +165,8 @@ int main(int argc, char **argv)
 		pthread_create(&threads[nr++], NULL, read_on, (void *)(uintptr_t)i);
 	for (i = 0; i < 2; i++)
 		pthread_create(&threads[nr++], NULL, flush_on, NULL);
-	for (i = 0; i < seconds * 10; i++)
+	for (i = 0; i < seconds * 10 || (i < 600 && !(atomic_load(&nr_reads) &&
+						       atomic_load(&nr_flushes))); i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
 	atomic_store(&stop, true);
 	for (i = 0; i < nr; i++)

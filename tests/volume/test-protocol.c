@@ -35,7 +35,7 @@ static struct side side_open(const char *prefix)
 
 	side.fault = fault_open(bucket_client(bucket, prefix));
 	side.store = fault_client(side.fault);
-	atomic_store(&side.store->retry_for, 2 * CLOCK_SECOND);
+	atomic_store(&side.store->retry_for, 30 * CLOCK_SECOND);
 	return side;
 }
 
@@ -68,7 +68,7 @@ static void teardown(void)
 	bucket_close(bucket);
 }
 
-TestSuite(protocol, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(protocol, .init = setup, .fini = teardown, .timeout = 300);
 
 static struct head now(struct side *side)
 {

@@ -40,7 +40,7 @@ static void setup(void)
 	struct store *store;
 
 	bucket = bucket_open();
-	patience = CLOCK_SECOND;
+	patience = 30 * CLOCK_SECOND;
 	writer = fault_open(bucket_client(bucket, "vol"));
 	other = fault_open(bucket_client(bucket, "vol"));
 	twin = fault_open(bucket_client(bucket, "twin"));
@@ -58,7 +58,7 @@ static void teardown(void)
 	bucket_close(bucket);
 }
 
-TestSuite(races, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(races, .init = setup, .fini = teardown, .timeout = 300);
 
 static struct volume *open_with(struct fault *side, const struct volume_options *options)
 {
@@ -501,14 +501,19 @@ static void late_flush_done(struct request *request, void *context, int error)
 	sem_post(&late->done);
 }
 
+static void late_flush_start(struct volume *volume, struct late_flush *late)
+{
+	sem_init(&late->done, 0, 0);
+	request_init(&late->request, REQUEST_FLUSH, 0, 0, late_flush_done, late);
+	stage_submit(volume_stage(volume), &late->request);
+}
+
 /* Begins to commit chunk 0, whose upload is held; returns when it is there. */
 static void begin_upload(struct volume *volume, struct late_flush *late)
 {
 	bucket_hold_uploads(bucket, CHUNK);
 	put(volume, 0, 1);
-	sem_init(&late->done, 0, 0);
-	request_init(&late->request, REQUEST_FLUSH, 0, 0, late_flush_done, late);
-	stage_submit(volume_stage(volume), &late->request);
+	late_flush_start(volume, late);
 	while (!bucket_count_uploads(bucket))
 		nanosleep(&(struct timespec){ 0, 1000000 }, NULL);
 	bucket_hold_uploads(bucket, 0);
@@ -632,7 +637,7 @@ static bool wait_for_chunks(unsigned int nr)
 	const struct timespec t = { 0, 5000000 };
 	unsigned int i;
 
-	for (i = 0; i < 1000 && chunks() != nr; i++)
+	for (i = 0; i < 4000 && chunks() != nr; i++)
 		nanosleep(&t, NULL);
 	return chunks() == nr;
 }
@@ -868,21 +873,20 @@ Test(races, a_flush_that_arrives_after_the_capture_began_waits_for_the_next_comm
 Test(races, flushes_that_arrive_together_share_a_commit_and_idle_ones_cost_nothing)
 {
 	struct volume *volume = open_writer(writer);
-	pthread_t threads[4];
+	struct late_flush flushes[4];
 	unsigned int i;
 
 	put(volume, 0, 1);
 	on(writer, STORE_PUT, "chunk/", FAULT_HANG, 1, NULL);
 	fault_count_reset(writer);
-	cr_assert_eq(pthread_create(&threads[0], NULL, flush_thread, volume), 0);
+	late_flush_start(volume, &flushes[0]);
 	cr_assert(fault_wait_held(writer, 1));
 	put(volume, 1, 1);
 	for (i = 1; i < 4; i++)
-		cr_assert_eq(pthread_create(&threads[i], NULL, flush_thread, volume), 0);
-	nanosleep(&(struct timespec){ 0, 50000000 }, NULL);
+		late_flush_start(volume, &flushes[i]);
 	fault_release(writer);
 	for (i = 0; i < 4; i++)
-		pthread_join(threads[i], NULL);
+		cr_assert_eq(late_flush_wait(&flushes[i]), 0);
 	cr_assert_eq(fault_count(writer, STORE_PUT, "head"), 2);
 	cr_assert_eq(flush(volume), 0);
 	cr_assert_eq(fault_count(writer, STORE_PUT, "head"), 2);

@@ -506,7 +506,7 @@ Test(volume, a_following_reader_moves_on)
 	reader = open_reader(&world, &how);
 	world_write(&world, 1, 6);
 	cr_assert_eq(stage_flush(world.stage), 0);
-	for (i = 0; i < 2000; i++) {
+	for (i = 0; i < 20000; i++) {
 		cr_assert_eq(stage_read(volume_stage(reader), byte, CHUNK, CHUNK, 0), 0);
 		if (byte[9] == 6)
 			break;
@@ -561,8 +561,9 @@ Test(volume, a_read_beyond_the_end_of_a_volume_that_shrank_is_an_error)
 	cr_assert(fault_wait_held(world.fault, 1));
 	fault_clear(world.fault);
 	cr_assert_eq(volume_resize(world.volume, 10 * CHUNK), 0);
-	for (i = 0; i < 5000 && stage_size(volume_stage(reader)) != 10 * CHUNK; i++)
+	for (i = 0; i < 20000 && stage_size(volume_stage(reader)) != 10 * CHUNK; i++)
 		usleep(1000);
+	cr_assert_eq(stage_size(volume_stage(reader)), 10 * CHUNK);
 	fault_release(world.fault);
 	while (sem_wait(&late->done) < 0)
 		;
@@ -597,7 +598,7 @@ Test(volume, a_following_reader_does_not_move_on_into_a_copy_that_is_not_complet
 	cr_assert_eq(stage_read(volume_stage(reader), byte, CHUNK, CHUNK, 0), 0);
 	cr_assert_eq(byte[9], 5, "half a copy is shown to nobody");
 	cr_assert_eq(volume_set_complete(world.volume), 0);
-	for (unsigned int i = 0; i < 5000 && byte[9] != 6; i++) {
+	for (unsigned int i = 0; i < 20000 && byte[9] != 6; i++) {
 		usleep(1000);
 		cr_assert_eq(stage_read(volume_stage(reader), byte, CHUNK, CHUNK, 0), 0);
 	}
@@ -688,14 +689,14 @@ static unsigned int objects(struct world *world, const char *prefix)
 	return nr;
 }
 
-/* Waits at most 10 s for deletions. */
+/* Waits at most 20 s for deletions. */
 static bool objects_become(struct world *world, const char *prefix, unsigned int nr)
 {
 	unsigned int i;
 
-	for (i = 0; i < 1000 && objects(world, prefix) != nr; i++)
+	for (i = 0; i < 2000 && objects(world, prefix) != nr; i++)
 		usleep(10000);
-	return i < 1000;
+	return i < 2000;
 }
 
 Test(volume, what_a_commit_replaced_is_deleted_unless_a_snapshot_holds_it)
@@ -735,7 +736,7 @@ Test(volume, more_than_one_request_can_delete_goes_without_another_commit)
 			world_write(&world, i, (uint8_t)round);
 		cr_assert_eq(stage_flush(world.stage), 0);
 	}
-	for (i = 0; i < 1000 && fault_count(world.fault, STORE_DELETE, "chunk/") < 2; i++)
+	for (i = 0; i < 2000 && fault_count(world.fault, STORE_DELETE, "chunk/") < 2; i++)
 		usleep(10000);
 	cr_assert_eq(fault_count(world.fault, STORE_DELETE, "chunk/"), 2);
 	world_end(&world);

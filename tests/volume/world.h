@@ -64,7 +64,7 @@ static inline void world_begin_with(struct world *world, uint64_t size,
 	memset(world, 0, sizeof(*world));
 	world->fault = fault_open(given_store_or_mem());
 	world->chunk_size = chunk_size;
-	world->retry_for = 300 * CLOCK_MS;
+	world->retry_for = 30 * CLOCK_SECOND;
 	world->options = *options;
 	world->options.writable = true;
 	world->options.grace = GRACE_DEFAULT;
