@@ -287,7 +287,7 @@ def _later(x, rule, seconds):
         if event:
             event.wait(120)
         try:
-            sock = socket.create_connection(x.proxy.server, 10)
+            sock = socket.create_connection(x.proxy.server, 60)
             if x.proxy.server_tls:
                 sock = x.proxy.server_tls.wrap_socket(sock)
             with sock:
@@ -299,6 +299,7 @@ def _later(x, rule, seconds):
     timer = threading.Timer(0 if event else seconds, arrive)
     timer.daemon = True
     timer.start()
+    rule.timers.append(timer)
 
 
 def stale_list(x, rule):

@@ -41,9 +41,10 @@ from wire import PIECE, Gone, Reply, Request, SharedWire, read_head, write_head 
 class Exchange:
     """One request on its way; the words that harms.py speaks."""
 
-    def __init__(self, proxy, client, server, request):
+    def __init__(self, proxy, client, server, request, healed):
         self.proxy, self.client, self.server = proxy, client, server
         self.request = request
+        self.healed = healed	# how often the proxy was when the request came
         self._body = None
 
     def read_body(self):
@@ -181,9 +182,8 @@ class Exchange:
     def wait(self, seconds):
         """Silence: until then, or the client leaves, or the proxy heals."""
         end = time.monotonic() + seconds
-        healed = self.proxy.healed
         while time.monotonic() < end and not self.proxy.is_closed and \
-                healed == self.proxy.healed:
+                self.healed == self.proxy.healed:
             if self.client.has_left():
                 raise Gone('the client left')
             time.sleep(0.01)
@@ -201,6 +201,17 @@ class Rule:
         self.probability = probability
         self.seen = self.fired = 0
         self.log = []		# what the harm has to tell
+        self.timers = []	# what it does later
+
+    def settle(self, seconds=30):
+        """Waits, after heal(), until whatever it was done to is over, and what was late
+        has arrived."""
+        end = time.monotonic() + seconds
+        while any(r.harm == self.name and r.is_open for r in self.proxy.requests()) or \
+                any(t.is_alive() for t in self.timers):
+            if time.monotonic() > end:
+                raise AssertionError('a request does not end: ' + self.name)
+            time.sleep(0.01)
 
     def fires(self, r):
         """With the proxy's lock held."""
@@ -283,7 +294,12 @@ class Proxy:
     def forget(self):
         with self.lock:
             self.all, self.opened = [], len(self.wires)
-            self.peak = len(self.wires)
+            self.peak = self._connected()
+
+    def _connected(self):
+        """How many connections clients have now: one that its client has closed stays
+        in wires until its thread has seen that."""
+        return sum(client.is_connected() for client, _ in self.wires.values())
 
     @property
     def open(self):
@@ -343,7 +359,7 @@ class Proxy:
 
     def _connect(self, number):
         try:
-            sock = socket.create_connection(self.server, 10)
+            sock = socket.create_connection(self.server, 30)
             sock.settimeout(None)
             if self.server_tls:
                 sock = self.server_tls.wrap_socket(sock)
@@ -360,10 +376,10 @@ class Proxy:
         client = SharedWire(sock)
         with self.lock:
             self.wires[key] = [client, None]
-            self.peak = max(self.peak, len(self.wires))
+            self.peak = max(self.peak, self._connected())
         try:
             if self.tls:
-                sock.settimeout(10)
+                sock.settimeout(30)
                 client.sock = self.tls.wrap_socket(sock, server_side=True)
                 client.sock.settimeout(None)
 
@@ -397,12 +413,12 @@ class Proxy:
             request = Request(len(self.all) + 1, number, first, headers)
             self.all.append(request)
             rule = next((r for r in self.rules if r.fires(request)), None)
-        exchange = Exchange(self, client, server, request)
+            request.harm = rule and rule.name
+            exchange = Exchange(self, client, server, request, self.healed)
         try:
             if self.latency:
                 time.sleep(self.latency / 2)
             if rule:
-                request.harm = rule.name
                 rule.act(exchange, rule, **rule.arguments)
             elif self.skew:
                 harms.skewed(exchange)

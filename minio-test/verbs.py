@@ -168,7 +168,7 @@ class Run:
         line = self.daemon.stdout.readline()
         killer.cancel()
         if not line:
-            return Result(self.daemon.wait(20), b'', self.said(), time.monotonic() - begin)
+            return Result(self.daemon.wait(90), b'', self.said(), time.monotonic() - begin)
         if where.startswith('/'):
             self.mounted = where
             self.h = File(where)
@@ -194,7 +194,7 @@ class Run:
 
     def few_sockets(self):
         """One that is closed and the one that follows it may both be seen for a moment."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         nr = self.sockets()
         while nr > 8:
             if time.monotonic() > end:
@@ -620,12 +620,13 @@ def writes(run, old, r):
     allowed = {}			# of a block: what it may hold, oldest first
     now, seen = bytearray(old), []
     failed, begin = None, time.monotonic()
+    dirty = None			# since when something is
     try:
         for _ in range(16):
             first = run.rng.randrange(SIZE // BLOCK - 40)
             count = run.rng.choice((1, 3, 40))
             new = run.rng.randbytes(count * BLOCK)
-            begin = time.monotonic()
+            begin = dirty = dirty or time.monotonic()
             for i in range(count):
                 at = (first + i) * BLOCK
                 allowed.setdefault(at, [old[at:at + BLOCK]]).append(
@@ -633,8 +634,9 @@ def writes(run, old, r):
             run.h.pwrite(new, first * BLOCK)
             now[first * BLOCK:(first + count) * BLOCK] = new
             if run.rng.random() < 0.3:
-                begin = time.monotonic()
+                begin = dirty	# it tells what failed in the background, too
                 run.h.flush()
+                dirty = None
                 for versions in allowed.values():
                     del versions[:-1]
             if run.rng.random() < 0.3:

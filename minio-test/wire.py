@@ -84,7 +84,14 @@ class Wire:
         except OSError:
             return True
 
-    def wait_read(self, seconds=5.0):
+    def is_connected(self):
+        """Neither side has ended it, as far as the kernel has heard."""
+        try:
+            return self.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 1
+        except OSError:
+            return False
+
+    def wait_read(self, seconds=20.0):
         """Until the peer, on this machine and of IPv4, has read all that was sent."""
         end = time.monotonic() + seconds
         host, port = self.sock.getpeername()
