@@ -8,8 +8,10 @@ import urllib.request
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'tests'))
+sys.path.insert(0, HERE)
 import fixtures  # noqa: E402
 import s3client  # noqa: E402
+import world  # noqa: E402
 
 MINIO = os.path.join(HERE, 'minio')
 
@@ -29,21 +31,23 @@ class Minio(fixtures.World):
         d, url, keys = self.begin()
         self.assertEqual(keys['AWS_ENDPOINT_URL_S3'], url)
         s3 = s3client.Client.from_env(keys)
-        s3.put_bucket('bucket')
+        world.put_bucket(s3, 'bucket')
         s3.put('bucket', 'key', b'forty-two')
         self.assertEqual(s3.get('bucket', 'key').body, b'forty-two')
         with open(d + '/pid') as f:
             pid = int(f.read())
         self.run_ok(MINIO, 'stop', d)
-        fixtures.wait_gone(pid, 1)
+        fixtures.wait_gone(pid)
         with self.assertRaises(OSError):
-            urllib.request.urlopen(url, timeout=2)
+            urllib.request.urlopen(url, timeout=20)
 
     def test_a_stranger_is_refused(self):
         d, url, keys = self.begin()
-        with self.assertRaises(urllib.error.HTTPError) as e:
-            urllib.request.urlopen(url + '/bucket', timeout=5)
-        self.assertEqual(e.exception.code, 403)
+        def answer():
+            with self.assertRaises(urllib.error.HTTPError) as e:
+                urllib.request.urlopen(url + '/bucket', timeout=60)
+            return None if e.exception.code == 503 else e.exception.code	# not ready
+        self.assertEqual(fixtures.wait_for(answer, 'MinIO to take requests'), 403)
         self.run_ok(MINIO, 'stop', d)
 
     def test_a_program_that_cannot_run_is_named(self):

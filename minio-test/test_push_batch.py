@@ -77,6 +77,7 @@ class PushBatch(world.MinioWorld):
         daemon.send_signal(signal.SIGKILL)
         daemon.wait(60)
         thread.join(60)
+        fixtures.wait_for(lambda: not p.open, 'what it had sent to end')
         self.assertTrue(failed, 'a flush succeeded without its parts')
         self.assertTrue(self.uploads(), 'nothing was cut')
         self.reads_as_zeros()

@@ -389,10 +389,9 @@ class OnTheWay(RescueWorld):
                 self.assertIn('%s/%s: %s' % (self.bucket, key, words), said)
 
     def test_a_store_that_goes_away_ends_it(self):
+        away = self.proxy.harm('stall', kind='get', key='/chunk/', skip=2)
         stop = threading.Thread(target=lambda: fixtures.wait_for(
-            lambda: self.proxy.requests(key='/chunk/'), 'the first chunk') and
-            self.proxy.close())
-        self.proxy.harm('reply-late', kind='get', key='/chunk/', seconds=0.5)
+            lambda: away.fired, 'the third chunk') and self.proxy.close())
         stop.start()
         found, bad, said = self.restored('v', status=1, endpoint=self.proxy.endpoint)
         stop.join()

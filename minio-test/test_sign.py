@@ -212,7 +212,7 @@ class Libcurl(fixtures.World):
                 ('GET', '/key', '', '', 'x-amz-meta-b: two  words '),
                 ('POST', '/', '', 'Action=AssumeRole&Version=2011-06-15', ''),
                 ('PUT', '/key', 'x=y', 'content', '')):
-            args = ['curl', '-sS', '-m', '10', '-X', method, '--aws-sigv4',
+            args = ['curl', '-sS', '-m', '60', '-X', method, '--aws-sigv4',
                     'aws:amz:eu-west-1:sts', '-u', 'ID:SECRET', '--noproxy', '*',
                     'http://%s%s%s' % (self.host, path, '?' + query if query else '')]
             if body:

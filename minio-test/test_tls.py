@@ -70,10 +70,10 @@ class TlsWorld(test_verbs.Verbs):
         self.assertEqual((len(got), got == data), (len(data), True))
 
     def refused_at_once(self, *args, **kw):
-        """What it says, which fails within seconds and leaves no mount behind."""
+        """What it says, which fails long before --retry-for has passed."""
         begin = time.monotonic()
         said = self.objmap(*args, status=1, **kw).stderr.decode()
-        self.assertLess(time.monotonic() - begin, 5, said)
+        self.assertLess(time.monotonic() - begin, 20, said)
         return said
 
 

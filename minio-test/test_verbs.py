@@ -3,6 +3,7 @@ many requests it took."""
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -168,9 +169,13 @@ class Copying(Verbs):
 
     def test_a_cut_copy_is_incomplete_and_goes_on(self):
         path, data = self.image(40 * MIB)
-        p = self.start(OBJMAP, 'copy', '-q', path, self.vol, '--chunk-size', '64K')
+        proxy = self.proxy()		# so that it cannot end before it is cut
+        proxy.harm('reply-late', kind='put', key='/chunk/', skip=40, seconds=60)
+        p = self.start(OBJMAP, 'copy', '-q', path, self.vol, '--chunk-size', '64K',
+                       env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
         wait_for(lambda: len(self.keys_of('vol/chunk/')) > 20, 'chunks')
         p.send_signal(signal.SIGINT)
+        proxy.heal()
         self.assertEqual(p.wait(60), 1)
         p = self.objmap('mount', self.vol, 'nbd+unix:///?socket=' + self.path('s'), status=1)
         self.assertIn(b'--resume', p.stderr)
@@ -340,7 +345,10 @@ class Serving(Verbs):
         with self.assertRaises(Exception):
             self.write(where, self.random.randbytes(16 * MIB))
         self.assertEqual(refused.fired, 1)
-        wait_for(lambda: not self.status(where)['store']['in_flight'], 'the abort')
+        def is_aborted():
+            status = self.status(where)
+            return status['push']['aborts'] and not status['store']['in_flight']
+        wait_for(is_aborted, 'the abort')
         status, _ = self.counted(proxy, where)
         self.assertEqual((status['push']['completes'], status['push']['aborts']), (0, 1))
         self.assertEqual(list(self.s3.uploads(self.bucket)), [])
@@ -399,10 +407,10 @@ class Serving(Verbs):
             self.assertIsNone(flush.poll())
             pid = self.status(where)['pid']
             begin = time.monotonic()
-            self.objmap('umount', where, '--no-drain', '--force', timeout=30)
-            self.assertLess(time.monotonic() - begin, 20)
+            self.objmap('umount', where, '--no-drain', '--force')
+            self.assertLess(time.monotonic() - begin, 25)
             wait_gone(pid)
-            flush.wait(20)
+            flush.wait(60)
             self.assertIn('dropped', self.log())
         finally:
             type(self).start_minio()
@@ -583,7 +591,8 @@ class Doctor(Verbs):
         proxy.skew = 7200
         found = self.found(self.vol, env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
         self.assertEqual([w for w in self.of_the_place(found) if not found[w]['ok']], ['clock'])
-        self.assertRegex(found['clock']['detail'], 'is 7(199|200|201) s ahead')
+        ahead = re.search(r'is (\d+) s ahead', found['clock']['detail'])
+        self.assertAlmostEqual(int(ahead[1]), 7200, delta=60)	# it may be slow to look
         found = self.found(self.vol, status=1, env={n: v for n, v in self.env.items()
                                                     if not n.startswith('AWS_')})
         self.assertEqual(self.of_the_place(found), ['credentials'])
@@ -731,9 +740,13 @@ class Doctor(Verbs):
         self.assertIn('objmap gc', found['cleaning up uploads']['remedy'])
 
     def test_a_signal_ends_it_and_it_cleans_up(self):
-        p = self.start(OBJMAP, 'doctor', self.vol, '--json', stdout=subprocess.PIPE)
-        wait_for(lambda: self.keys_of('vol/probe/'), 'objects')
+        proxy = self.proxy()		# so that it cannot end before the signal
+        late = proxy.harm('reply-late', kind='put', key='/probe/', skip=1, times=1, seconds=60)
+        p = self.start(OBJMAP, 'doctor', self.vol, '--json', stdout=subprocess.PIPE,
+                       env=dict(self.env, AWS_ENDPOINT_URL_S3=proxy.endpoint))
+        wait_for(lambda: late.fired and self.keys_of('vol/probe/'), 'objects')
         p.send_signal(signal.SIGINT)
+        proxy.heal()
         self.assertEqual(p.wait(60), 1)
         p.stdout.close()
         self.assertEqual(self.keys_of(), [])
