@@ -512,7 +512,8 @@ static void snapshot_create(struct named *named, const char *name, struct store 
 	if (error == 0 && named->being == PRESENT)
 		violated("snapshot %s was there already", name);
 	if (error && error != -EEXIST) {
-		if (named->being == ABSENT)
+		/* Unsure before: now from this head on, and of which image. */
+		if (named->being != PRESENT)
 			unsure(named, false);
 		return;
 	}
@@ -554,8 +555,8 @@ static void snapshot_delete(struct named *named, const char *name, struct store 
 		named->being = ABSENT;
 	else if (error == -ENOENT)
 		resolve(named, ABSENT);
-	else if (was == PRESENT)
-		unsure(named, true);
+	else if (was != ABSENT)
+		unsure(named, named->has_image);
 }
 
 static void rollback(struct named *named, const char *name, struct store *store)
