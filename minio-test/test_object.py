@@ -441,6 +441,27 @@ class Writing(ObjectWorld):
             self.fail(what + ' hangs')
         return raised[0]
 
+    def test_an_end_that_comes_late_undoes_no_later_version(self):
+        p = self.through_proxy()
+        self.begin(MIB, '--retry-for', '2s')
+        self.write(0, b'a' * MIB)
+        self.h.flush()
+        comes = threading.Event()
+        late = p.harm('late', kind='complete', key='/image$', seconds=comes)
+        p.harm('status', kind='abort', status=503, code='SlowDown')
+        self.write(0, b'b' * MIB)
+        self.assertRaises(nbd.Error, self.h.flush)
+        # As long as it may come nothing else is published.
+        self.write(0, b'a' * MIB)
+        self.assertRaises(nbd.Error, self.h.flush)
+        p.heal()
+        self.h.flush()			# the same bytes, and the same ETag, as at first
+        comes.set()
+        wait_for(lambda: len(late.log) == len(late.timers), 'what is late')
+        self.assertEqual(set(late.log), {404})
+        self.expect_same(self.stored(), b'a' * MIB)
+        self.expect_clean('image')
+
     def test_no_read_waits_for_a_version_that_will_not_come(self):
         p = self.through_proxy()
         self.begin(MIB, '--retry-for', '2s')

@@ -86,7 +86,9 @@ struct object {
 	bool publishing;		/* something is sealed and under way */
 	bool settling;			/* a new version may be there already */
 	bool doubtful;			/* of a publishing it was never known whether it
-					 * is there */
+					 * is there ... */
+	char late[S3_UPLOAD_ID_MAX];	/* ... and its upload, if it could not be aborted:
+					 * it may end yet; the publisher's */
 	bool stopping;
 	int lost;			/* -ESTALE: somebody replaced the object ... */
 	bool kept_aside;		/* ... and what was unsaved is in the state folder */

@@ -24,11 +24,13 @@
 #include "src/clock.h"
 #include "src/log.h"
 
-#define ID_HEADER    "x-amz-meta-objmap-publish"
-#define MALLOC_MAX   (32ull << 20)	/* longer parts are put together in a file */
-#define LOOK_WAIT_MS 500
-#define COPY_STALL   (30 * CLOCK_SECOND)
-#define COPY_SLOWEST (1u << 20)		/* bytes a second */
+#define ID_HEADER      "x-amz-meta-objmap-publish"
+#define MALLOC_MAX     (32ull << 20)	/* longer parts are put together in a file */
+#define LOOK_WAIT_MS   500
+#define ABORT_SHORTEST (2 * CLOCK_SECOND)
+#define ABORT_LONGEST  (10 * CLOCK_SECOND)
+#define COPY_STALL     (30 * CLOCK_SECOND)
+#define COPY_SLOWEST   (1u << 20)	/* bytes a second */
 
 struct sending {
 	struct object *object;
@@ -490,22 +492,32 @@ static int create_upload(struct sending *sending)
 	return error;
 }
 
-static void abort_upload(struct sending *sending)
+/* Whether it cannot end any more: 0; -EACCES: the store does not let us; -ETIMEDOUT. */
+static int abort_upload(struct object *object, const char *upload)
 {
-	struct object *object = sending->object;
-	char *query = s3_upload_query(sending->upload, 0);
+	char *query = s3_upload_query(upload, 0);
 	struct s3_call call = { .method = "DELETE", .key = object->key, .query = query,
 				.repeatable = true };
+	uint64_t patience = atomic_load(&object->store->retry_for);
+	int error = -ETIMEDOUT;
 
+	if (patience > ABORT_LONGEST)
+		patience = ABORT_LONGEST;
+	else if (patience < ABORT_SHORTEST)
+		patience = ABORT_SHORTEST;
 	if (query) {
-		s3_wait_retrying(object->client, &call,
-				 clock_now() + 10 * CLOCK_SECOND, NULL);
-		if (call.outcome != STORE_DONE && strcmp(call.code, "NoSuchUpload") != 0)
+		s3_wait_retrying(object->client, &call, clock_now() + patience, NULL);
+		if (call.outcome == STORE_DONE || strcmp(call.code, "NoSuchUpload") == 0)
+			error = 0;
+		else if (call.outcome == STORE_FAILED)
+			error = -EACCES;
+		if (error)
 			log_warning("%s: an upload could not be aborted: %s; 'objmap gc' finds it later",
 				    object->place, call.message);
 	}
 	s3_call_free(&call);
 	free(query);
+	return error;
 }
 
 static int complete_upload(struct sending *sending, char tag[STORE_TAG_MAX])
@@ -538,11 +550,23 @@ static int send_upload(struct sending *sending, char tag[STORE_TAG_MAX])
 		error = send_parts(sending);
 		if (!error)
 			error = complete_upload(sending, tag);
-		/* After -ETIMEDOUT its end may still come to be: that is seen then. */
-		if (error)
-			abort_upload(sending);
+		if (error && abort_upload(object, sending->upload) == -ETIMEDOUT &&
+		    object->doubtful)
+			strcpy(object->late, sending->upload);
 	}
 	return error;
+}
+
+/* An end that comes late must come before we look, or never: it could find the bytes
+ * that it was conditional on once more, and undo what was published in between. */
+static int end_late(struct object *object)
+{
+	if (!object->late[0])
+		return 0;
+	if (abort_upload(object, object->late) == -ETIMEDOUT)
+		return -ETIMEDOUT;
+	object->late[0] = 0;
+	return 0;
 }
 
 /* Whether an earlier publishing of which nothing was known is there: then this one
@@ -552,7 +576,7 @@ static int settle_doubt(struct sending *sending)
 	struct object *object = sending->object;
 	char tag[STORE_TAG_MAX];
 
-	switch (look(sending, tag)) {
+	switch (end_late(object) ? SEEN_NOTHING : look(sending, tag)) {
 	case SEEN_OURS:
 	case SEEN_EARLIER:
 		memcpy(sending->tag, tag, sizeof(tag));
@@ -560,7 +584,7 @@ static int settle_doubt(struct sending *sending)
 		memcpy(object->tag, tag, sizeof(tag));
 		pthread_mutex_unlock(&object->lock);
 		break;
-	case SEEN_OLD:		/* whatever comes late is refused when ours is there */
+	case SEEN_OLD:
 		break;
 	case SEEN_OTHER:
 		return -ESTALE;
