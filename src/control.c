@@ -59,7 +59,6 @@ static int socket_address(const char *path, struct sockaddr_un *address)
 	return 0;
 }
 
-/* Whether somebody answers at @path. */
 /* Whether a daemon listens there; one that was killed a moment ago does not
  * count once it is gone, which is waited for. */
 static bool is_answered(const struct sockaddr_un *address)

@@ -237,7 +237,6 @@ static void verify(struct copy *copy)
 		if (verify_step(copy, &walk, offset, &count) != 0)
 			break;
 	wait_until_idle(copy);
-	copy->result->verified_bytes = copy->finished;
 }
 
 /* ---- the whole ------------------------------------------------------------------- */

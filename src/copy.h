@@ -49,7 +49,6 @@ struct copy_result {
 	uint64_t bytes;		/* of the source, holes too */
 	uint64_t read_bytes;	/* of them read */
 	uint64_t written_bytes;	/* of them written: neither zeros nor the same */
-	uint64_t verified_bytes;
 };
 
 /* Copies, flushes the target and verifies it.  Where the target is a volume

@@ -60,7 +60,6 @@ void copy_fail(struct copy *copy, int error);
 /* ... and is told: "NAME: cannot be TRIED at byte OFFSET: why". */
 void copy_tell_failure(struct copy *copy, const char *name, const char *tried,
 		       uint64_t offset, int error);
-void copy_tell_difference(struct copy *copy, uint64_t offset, uint64_t count);
 bool copy_has_failed(struct copy *copy);
 void copy_add_progress(struct copy *copy, uint64_t bytes);
 

@@ -269,7 +269,7 @@ void piece_run(struct job *job)
 
 /* ---- reading back ----------------------------------------------------------- */
 
-void copy_tell_difference(struct copy *copy, uint64_t offset, uint64_t count)
+static void tell_difference(struct copy *copy, uint64_t offset, uint64_t count)
 {
 	pthread_mutex_lock(&copy->lock);
 	if (!copy->error)
@@ -301,7 +301,7 @@ void piece_verify(struct job *job)
 		copy_fail(copy, -EIO);
 	else if (memcmp(whole, copy->digests + piece->offset / copy->piece_size *
 			DIGEST_BYTES, DIGEST_BYTES) != 0)
-		copy_tell_difference(copy, piece->offset, piece->count);
+		tell_difference(copy, piece->offset, piece->count);
 out:
 	piece_free(piece);
 }

@@ -65,8 +65,4 @@ int export_keep_unsaved(struct export *export);
 /* After export_drain(): closes every stage, top first. */
 void export_close(struct export *export);
 
-/* A new size, known to the pipeline already: frontends that can tell their
- * client do so. */
-typedef void export_resized(void *context, struct export *export);
-
 #endif

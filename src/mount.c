@@ -337,7 +337,7 @@ int mount_flush(struct mount *mount, struct control_client *client)
 
 /* ---- the end --------------------------------------------------------------------------- */
 
-void mount_server_stop(struct mount_server *server)
+static void server_stop(struct mount_server *server)
 {
 	if (server->started && !server->stopped)
 		nbd_server_stop(server->nbd, STOP_TIMEOUT);
@@ -372,7 +372,7 @@ static int stop_serving(struct mount *mount, enum mount_users users)
 			  mount->server->nr_mounts == 2 ? "" : "s", (int)getpid());
 		error = -EBUSY;
 	} else {
-		mount_server_stop(mount->server);
+		server_stop(mount->server);
 	}
 	pthread_mutex_unlock(&mounts->lock);
 	return error;
@@ -500,7 +500,7 @@ int mount_end(struct mount *mount, enum mount_users users,
 static void undo_locked(struct mount *mount)
 {
 	if (mount->server)
-		mount_server_stop(mount->server);
+		server_stop(mount->server);
 #ifdef HAVE_FUSE
 	if (mount->file) {
 		fuse_file_stop(mount->file, FUSE_STOP_DROP);

@@ -79,7 +79,6 @@ int mount_flush(struct mount *mount, struct control_client *client);
 
 void mounts_wake(struct mounts *mounts);
 bool mounts_all_ended(struct mounts *mounts);
-void mount_server_stop(struct mount_server *server);
 
 /* A new object. */
 json_t *mount_status(struct mount *mount);

@@ -84,7 +84,9 @@ static const char *words(int error)
 	}
 }
 
-int dir_fail(struct dir *dir, int error, const char *what, const char *name)
+/* Logs that @what of @name (a key, or NULL: the root) failed and what to do,
+ * but not the same cause over and over.  Returns @error. */
+static int fail(struct dir *dir, int error, const char *what, const char *name)
 {
 	uint64_t now = clock_now();
 	bool again;
@@ -139,7 +141,7 @@ static enum store_outcome absent(struct dir *dir, struct store_request *request)
 
 	if (fstat(dir->root, &st) == 0 && st.st_nlink > 0)
 		return STORE_ABSENT;
-	return failed(request, dir_fail(dir, -ESTALE, "use", NULL));
+	return failed(request, fail(dir, -ESTALE, "use", NULL));
 }
 
 static enum store_outcome get_from(struct dir *dir, struct store_request *request, int fd)
@@ -151,7 +153,7 @@ static enum store_outcome get_from(struct dir *dir, struct store_request *reques
 
 	error = object_read_head(fd, &head, &reply->metadata);
 	if (error)
-		return failed(request, dir_fail(dir, error, "read", request->key));
+		return failed(request, fail(dir, error, "read", request->key));
 	object_tag(head.id, reply->tag);
 	reply->size = head.count;
 	reply->last_modified = head.last_modified;
@@ -165,7 +167,7 @@ static enum store_outcome get_from(struct dir *dir, struct store_request *reques
 		return failed(request, -ERANGE);
 	error = object_read(fd, request, request->offset, count);
 	if (error)
-		return failed(request, dir_fail(dir, error, "read", request->key));
+		return failed(request, fail(dir, error, "read", request->key));
 	reply->count = count;
 	return STORE_DONE;
 }
@@ -199,7 +201,7 @@ static enum store_outcome get_from_top(struct dir *dir, struct store_request *re
 	if (fd == -ENOENT)
 		return STORE_ABSENT;
 	if (fd < 0)
-		return failed(request, dir_fail(dir, fd, "open", request->key));
+		return failed(request, fail(dir, fd, "open", request->key));
 	outcome = get_from(dir, request, fd);
 	close(fd);
 	return outcome;
@@ -214,7 +216,7 @@ static enum store_outcome dir_get(struct dir *dir, struct store_request *request
 	if (fd == -ENOENT)
 		return absent(dir, request);
 	if (fd < 0)
-		return failed(request, dir_fail(dir, fd, "open", request->key));
+		return failed(request, fail(dir, fd, "open", request->key));
 	outcome = get_from(dir, request, fd);
 	close(fd);
 	return outcome;
@@ -283,7 +285,7 @@ static enum store_outcome publish_durably(struct dir *dir, struct store_request 
 	if (published == 0)
 		return STORE_REFUSED;
 	if (published < 0)
-		return failed(request, dir_fail(dir, published, "write", request->key));
+		return failed(request, fail(dir, published, "write", request->key));
 	error = sync_folder(dir, folder, request->key);
 	close(folder);
 	/* A folder that somebody else just made is durable, too, before what is
@@ -306,10 +308,10 @@ static int write_temporary(struct dir *dir, struct store_request *request,
 	int error = temporaries_open(dir), fd;
 
 	if (error)
-		return dir_fail(dir, error, "make", DIR_OWN);
+		return fail(dir, error, "make", DIR_OWN);
 	fd = temporary_create(dir, name);
 	if (fd < 0)
-		return dir_fail(dir, fd, "make a file in", DIR_OWN);
+		return fail(dir, fd, "make a file in", DIR_OWN);
 	error = object_write(fd, request, id);
 	if (!error && fsync(fd) < 0)
 		error = -errno;
@@ -317,7 +319,7 @@ static int write_temporary(struct dir *dir, struct store_request *request,
 	if (!error)
 		return 0;
 	unlinkat(dir->own, name, 0);
-	return dir_fail(dir, error, "write", request->key);
+	return fail(dir, error, "write", request->key);
 }
 
 static enum store_outcome dir_put(struct dir *dir, struct store_request *request)
@@ -388,13 +390,13 @@ static int delete_keys(struct dir *dir, const char *const *keys, unsigned int nr
 			error = i == 0 ? 0 : leave_folder(dir, folder, keys[i - 1]);
 			folder = parent_open(dir->root, keys[i], NULL, &name);
 			if (folder < 0 && folder != -ENOENT)
-				return dir_fail(dir, folder, "open the folder of", keys[i]);
+				return fail(dir, folder, "open the folder of", keys[i]);
 		}
 		if (folder < 0 || error)
 			continue;
 		error = delete_in(dir, folder, keys[i], keys[i] + folder_length(keys[i]));
 		if (error)
-			dir_fail(dir, error, "delete", keys[i]);
+			fail(dir, error, "delete", keys[i]);
 	}
 	left = leave_folder(dir, folder, i ? keys[i - 1] : "");
 	return error ? error : left;
@@ -405,7 +407,7 @@ static enum store_outcome dir_delete(struct dir *dir, struct store_request *requ
 	int error = temporaries_open(dir);
 
 	if (error)
-		return failed(request, dir_fail(dir, error, "make", DIR_OWN));
+		return failed(request, fail(dir, error, "make", DIR_OWN));
 	error = delete_keys(dir, request->keys, request->nr_keys);
 	return error ? failed(request, error) : STORE_DONE;
 }
@@ -445,7 +447,7 @@ static enum store_outcome dir_do(struct dir *dir, struct store_request *request)
 	case STORE_LIST:
 		error = dir_list(dir, request);
 		if (error)
-			return failed(request, dir_fail(dir, error, "list", request->key));
+			return failed(request, fail(dir, error, "list", request->key));
 		return STORE_DONE;
 	case STORE_LIST_UPLOADS:	/* a file appears whole: there are none */
 	case STORE_ABORT_UPLOAD:

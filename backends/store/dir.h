@@ -37,10 +37,6 @@ struct dir {
 	uint64_t logged_at;
 };
 
-/* Logs that @what of @name (a key, or NULL: the root) failed and what to do,
- * but not the same cause over and over.  Returns @error. */
-int dir_fail(struct dir *dir, int error, const char *what, const char *name);
-
 /* ---- dir_path.c */
 
 /* Opens @path below @root; a path that leaves it, or passes a symbolic link,

@@ -39,7 +39,8 @@ const char *plural(uint64_t nr)
 	return nr == 1 ? "" : "s";
 }
 
-unsigned int text_columns(const char *text)
+/* Columns a text takes on a terminal, by its UTF-8 characters. */
+static unsigned int columns_of(const char *text)
 {
 	unsigned int nr = 0;
 
@@ -75,7 +76,7 @@ int table_add(struct table *table, const char *const *cells)
 static void print_cell(const char *text, unsigned int width, bool right,
 		       bool last)
 {
-	int blanks = (int)(width - text_columns(text));
+	int blanks = (int)(width - columns_of(text));
 
 	if (right)
 		printf("%*s%s", blanks, "", text);
@@ -92,7 +93,7 @@ void table_print(const struct table *table)
 
 	for (r = 0; r < table->nr_rows; r++)
 		for (c = 0; c < table->nr_columns; c++) {
-			width = text_columns(table->cells[r * table->nr_columns + c]);
+			width = columns_of(table->cells[r * table->nr_columns + c]);
 			if (width > widths[c])
 				widths[c] = width;
 		}

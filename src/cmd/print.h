@@ -34,7 +34,4 @@ int table_add(struct table *table, const char *const *cells);
 void table_print(const struct table *table);
 void table_free(struct table *table);
 
-/* Columns a text takes on a terminal, by its UTF-8 characters. */
-unsigned int text_columns(const char *text);
-
 #endif

@@ -525,26 +525,6 @@ void stage_close(struct stage *stage)
 
 /* ---- passing on ------------------------------------------------------------------- */
 
-void stage_pass_read(struct stage *stage, struct request *request)
-{
-	stage_submit(stage->next, request);
-}
-
-void stage_pass_write(struct stage *stage, struct request *request)
-{
-	stage_submit(stage->next, request);
-}
-
-void stage_pass_zero(struct stage *stage, struct request *request)
-{
-	stage_submit(stage->next, request);
-}
-
-void stage_pass_trim(struct stage *stage, struct request *request)
-{
-	stage_submit(stage->next, request);
-}
-
 void stage_pass_flush(struct stage *stage, struct request *request)
 {
 	stage_submit(stage->next, request);

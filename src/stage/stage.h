@@ -290,10 +290,6 @@ void stage_resized(struct stage *stage, uint64_t size);
 void stage_follow_size(struct stage *stage);
 
 /* Slots for what a stage does not change. */
-void stage_pass_read(struct stage *stage, struct request *request);
-void stage_pass_write(struct stage *stage, struct request *request);
-void stage_pass_zero(struct stage *stage, struct request *request);
-void stage_pass_trim(struct stage *stage, struct request *request);
 void stage_pass_flush(struct stage *stage, struct request *request);
 void stage_pass_extents(struct stage *stage, struct request *request);
 void stage_pass_prefetch(struct stage *stage, struct request *request);

@@ -145,8 +145,6 @@ void committer_want(struct volume *volume);
 void committer_flush(struct volume *volume, struct request *request);
 /* The same, waiting; with @resize_to (bytes) the commit changes the size. */
 int committer_flush_wait(struct volume *volume, uint64_t resize_to);
-/* The lock is held: bytes in the table, in the commit, and on their way in. */
-uint64_t committer_bytes(const struct volume *volume);
 
 /* ---- fence.c ---------------------------------------------------------------------------- */
 

@@ -14,7 +14,8 @@
 
 /* ---- room ------------------------------------------------------------------------- */
 
-uint64_t committer_bytes(const struct volume *volume)
+/* The lock is held: bytes in the table, in the commit, and on their way in. */
+static uint64_t bytes_taken(const struct volume *volume)
 {
 	const struct committer *committer = &volume->committer;
 
@@ -28,7 +29,7 @@ static bool reserve(struct volume *volume, uint32_t chunk, uint64_t bytes)
 {
 	struct committer *committer = &volume->committer;
 	const struct pending_entry *entry = pending_find(&committer->open, chunk);
-	uint64_t used = committer_bytes(volume);
+	uint64_t used = bytes_taken(volume);
 	bool rewrite = entry && entry->first <= chunk && entry->buffer;
 
 	if (used && !rewrite && used + bytes > volume->options.pending_limit)
@@ -191,7 +192,7 @@ static bool has_room(struct volume *volume, const struct request *request)
 
 	pthread_mutex_lock(&volume->lock);
 	room = !volume->committer.writes &&
-	       committer_bytes(volume) + need <= volume->options.pending_limit;
+	       bytes_taken(volume) + need <= volume->options.pending_limit;
 	pthread_mutex_unlock(&volume->lock);
 	return room;
 }

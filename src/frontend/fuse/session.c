@@ -24,7 +24,8 @@
 
 /* ---- ops and their buffers --------------------------------------------------------- */
 
-struct fuse_op *fuse_op_take(struct fuse_file *file)
+/* NULL: no memory. */
+static struct fuse_op *op_take(struct fuse_file *file)
 {
 	struct fuse_op *op;
 
@@ -71,7 +72,7 @@ void fuse_op_give(struct fuse_op *op)
  * the op when it needs it longer.  False: the mount has gone. */
 static bool serve_one(struct fuse_file *file)
 {
-	struct fuse_op *op = fuse_op_take(file);
+	struct fuse_op *op = op_take(file);
 	struct fuse_buf buf = { 0 };
 	int count, state;
 

@@ -65,7 +65,6 @@ extern const struct fuse_lowlevel_ops fuse_file_ops;
 /* What the thread has received and no operation has taken yet. */
 extern _Thread_local struct fuse_op *fuse_received;
 
-struct fuse_op *fuse_op_take(struct fuse_file *file);	/* NULL: no memory */
 void fuse_op_give(struct fuse_op *op);
 
 #endif

@@ -165,9 +165,6 @@ void nbd_handshake_done(struct nbd_connection *connection,
 /* Answers one whole option. */
 void nbd_option_take(struct nbd_connection *connection, uint32_t option,
 		     const uint8_t *data, size_t count);
-/* The transmission flags of @export for this client. */
-uint16_t nbd_export_flags(const struct nbd_connection *connection,
-			  const struct export *export);
 
 /* ---- transmission.c ----------------------------------------------------------------- */
 

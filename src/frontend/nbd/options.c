@@ -8,8 +8,9 @@
 
 #define ALLOCATION "base:allocation"
 
-struct export *nbd_server_find(const struct nbd_server *server,
-			       const uint8_t *name, size_t count)
+/* The export that a client calls @name (not 0-terminated); NULL: none. */
+static struct export *find_export(const struct nbd_server *server,
+				  const uint8_t *name, size_t count)
 {
 	unsigned int i;
 
@@ -23,8 +24,9 @@ struct export *nbd_server_find(const struct nbd_server *server,
 	return NULL;
 }
 
-uint16_t nbd_export_flags(const struct nbd_connection *connection,
-			  const struct export *export)
+/* The transmission flags of @export for this client. */
+static uint16_t export_flags(const struct nbd_connection *connection,
+			     const struct export *export)
 {
 	uint16_t flags = NBD_HAS_FLAGS | NBD_SEND_FLUSH | NBD_SEND_FUA |
 			 NBD_SEND_CACHE | NBD_CAN_MULTI_CONN;
@@ -108,7 +110,7 @@ static void take_export_name(struct nbd_connection *connection,
 	uint8_t *at = answer;
 
 	if (count <= NBD_STRING_MAX)
-		export = nbd_server_find(connection->server, data, count);
+		export = find_export(connection->server, data, count);
 	if (!export) {
 		/* This option has no way to say no. */
 		log_debug("nbd: %s: asks for an export that there is not",
@@ -117,7 +119,7 @@ static void take_export_name(struct nbd_connection *connection,
 		return;
 	}
 	at = wire_put64(at, stage_size(export->stage));
-	wire_put16(at, nbd_export_flags(connection, export));
+	wire_put16(at, export_flags(connection, export));
 	nbd_talk_add(connection, answer,
 		     connection->no_zeroes ? 10 : sizeof(answer));
 	if (connection->phase == NBD_OPTIONS)
@@ -166,7 +168,7 @@ static void tell_export(struct nbd_connection *connection, uint32_t option,
 	uint8_t *at = wire_put16(entry, NBD_INFO_EXPORT);
 
 	at = wire_put64(at, stage_size(export->stage));
-	wire_put16(at, nbd_export_flags(connection, export));
+	wire_put16(at, export_flags(connection, export));
 	nbd_talk_reply(connection, option, NBD_REP_INFO, entry, sizeof(entry));
 }
 
@@ -200,7 +202,7 @@ static void take_go(struct nbd_connection *connection, uint32_t option,
 		refuse(connection, option, error);
 		return;
 	}
-	export = nbd_server_find(connection->server, name, length);
+	export = find_export(connection->server, name, length);
 	if (!export) {
 		refuse(connection, option, -ENOENT);
 		return;
@@ -275,7 +277,7 @@ static void take_meta_context(struct nbd_connection *connection, uint32_t option
 		nr = wire_get32(data);
 		data += 4;
 		count -= 4;
-		export = nbd_server_find(connection->server, name, length);
+		export = find_export(connection->server, name, length);
 		if (!export)
 			error = -ENOENT;
 	}

@@ -132,11 +132,8 @@ void nbd_listener_accept(struct nbd_loop *loop, struct nbd_listener *listener);
 
 /* ---- options.c ----------------------------------------------------------------- */
 
-/* The export that a client calls @name (not 0-terminated); NULL: none. */
 /* Whether a name may stand on the wire: UTF-8 without a zero byte. */
 bool nbd_string_valid(const uint8_t *at, size_t count);
-struct export *nbd_server_find(const struct nbd_server *server,
-			       const uint8_t *name, size_t count);
 
 /* ---- tls.c ----------------------------------------------------------------------- */
 
