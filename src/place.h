@@ -75,7 +75,7 @@ struct device_options {
 	bool empty;		/* file: what it holds goes, once it is locked */
 	uint64_t size;		/* bytes; file: grow or make it to this; 0: as it is */
 	uint64_t retry_for;	/* ns a server that fails for a while is tried again;
-				 * 0: the backend's own */
+				 * 0: http: its own time, else not again */
 	struct s3_options s3;	/* s3+object, http: what the place itself says wins */
 	bool writable;		/* s3+object: else it is read-only */
 	uint64_t dirty_limit;	/* s3+object: bytes of unsaved writes; 0: its own */

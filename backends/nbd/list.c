@@ -11,7 +11,6 @@
 #include "backends/nbd/remote.h"
 #include "src/log.h"
 
-#define RETRY_FOR    (30 * CLOCK_SECOND)
 #define ANSWER_IN    (15 * CLOCK_SECOND)	/* each question */
 #define EXPORTS_MAX  10000
 #define PAUSE_US     500000
@@ -94,7 +93,9 @@ static int converse(struct asking *asking, bool (*done)(struct asking *asking))
 	unsigned int direction;
 
 	while (!done(asking)) {
-		if (nbd_aio_is_dead(asking->handle) > 0 ||
+		/* After a connect that no address took it is as if just made. */
+		if (nbd_aio_is_created(asking->handle) > 0 ||
+		    nbd_aio_is_dead(asking->handle) > 0 ||
 		    nbd_aio_is_closed(asking->handle) > 0)
 			return -1;
 		now = clock_now();
@@ -229,7 +230,8 @@ static int ask_once(const struct nbd_place *place, struct nbd_exports *exports,
 int nbd_list(const struct place *place, uint64_t retry_for,
 	     struct nbd_exports *exports)
 {
-	uint64_t until = clock_now() + (retry_for ? retry_for : RETRY_FOR);
+	uint64_t now = clock_now();
+	uint64_t until = retry_for > UINT64_MAX - now ? UINT64_MAX : now + retry_for;
 	struct nbd_place nbd;
 	char why[400] = "";
 	bool announced = false;

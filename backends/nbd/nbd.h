@@ -5,7 +5,7 @@
 
 #include "src/place.h"
 
-/* Connects, trying again for options->retry_for, and opens the export as a
+/* Connects, trying again for options->retry_for (0: not), and opens the export as a
  * stage with the server's geometry.  A read-only export becomes a read-only
  * stage.  -EPROTO (a server that makes no sense), -ENOENT, -ETIMEDOUT, ... (never
  * -EINVAL), logged. */
@@ -23,7 +23,7 @@ struct nbd_exports {
 	unsigned int nr;
 };
 /* Asks the server of @place for its exports, or for the one that is named
- * there.  0 or -errno, logged. */
+ * there; @retry_for as above.  0 or -errno, logged. */
 int nbd_list(const struct place *place, uint64_t retry_for,
 	     struct nbd_exports *exports);
 void nbd_exports_free(struct nbd_exports *exports);

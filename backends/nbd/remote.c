@@ -96,7 +96,8 @@ void remote_broken(struct link *link, int error, bool permanent,
 		   const char *reason)
 {
 	struct remote *remote = link->remote;
-	uint64_t now = clock_now();
+	uint64_t now = clock_now(), since = now, retry_for = atomic_load(&remote->retry_for);
+	bool given_up;
 
 	if (link != &remote->links[0] && link->state != LINK_UP) {
 		/* One that is not needed: the server may allow no more. */
@@ -114,9 +115,14 @@ void remote_broken(struct link *link, int error, bool permanent,
 		return;
 	}
 	remote->links[0].due = now + pause_of(remote->failures++);
-	trouble_note(&remote->trouble, &remote->in_trouble, 0, "%s", reason);
-	if (!remote->known && !remote->opened &&
-	    clock_now() - remote->trouble.status.since >= atomic_load(&remote->retry_for)) {
+	if (remote->in_trouble)
+		since = remote->trouble.status.since;
+	/* Without time for a first pause it is not tried again at all. */
+	given_up = !remote->known && !remote->opened &&
+		   (retry_for < PAUSE_FIRST || now - since >= retry_for);
+	if (!given_up) {
+		trouble_note(&remote->trouble, &remote->in_trouble, 0, "%s", reason);
+	} else {
 		log_error("%s: %s; given up", remote->text, reason);
 		remote->links[0].due = UINT64_MAX;
 		tell_opened(remote, -ETIMEDOUT);
@@ -383,8 +389,9 @@ static int call_is_over(struct remote *remote, struct call *call, uint64_t now)
 		return -ETIMEDOUT;
 	if (!call->stuck_since && remote->state != REMOTE_UP)
 		call->stuck_since = now;
+	/* Even without time for another try it waits for one that is being made. */
 	if (call->stuck_since &&
-	    now - call->stuck_since >= atomic_load(&remote->retry_for))
+	    now - call->stuck_since > atomic_load(&remote->retry_for))
 		return -ETIMEDOUT;
 	return 0;
 }

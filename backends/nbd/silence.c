@@ -2,9 +2,9 @@
  *
  * No hang is without a word: what has waited for long is told in the log, once, and in
  * `status`, until all is answered.  A connection on which nothing moves for as long as
- * failures are tried again (--retry-for, if given), or one request waits for 30 s more
- * than that, is lost like one that breaks, and the requests that waited so long on it
- * have failed. */
+ * failures are tried again (--retry-for, if given), but at least 5 s, or one request
+ * waits for 30 s more than that time, is lost like one that breaks, and the requests that
+ * waited so long on it have failed. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -13,6 +13,7 @@
 #include "src/units.h"
 
 #define SILENT_AFTER (10 * CLOCK_SECOND)	/* no byte came or went */
+#define LOST_AFTER   (5 * CLOCK_SECOND)		/* at least: who is slow has not failed */
 #define LATE_AFTER   (30 * CLOCK_SECOND)	/* ... of this request: others may have */
 
 /* How long nothing has moved on @link, though its oldest @call waits. */
@@ -52,6 +53,7 @@ static void give_up(struct link *link, uint64_t now, const char *why)
 void silence_check(struct remote *remote, uint64_t now)
 {
 	uint64_t retry_for = atomic_load(&remote->retry_for), waited, late;
+	uint64_t lost_after = retry_for > LOST_AFTER ? retry_for : LOST_AFTER;
 	bool silent = false;
 	char text[160];
 
@@ -64,7 +66,7 @@ void silence_check(struct remote *remote, uint64_t now)
 		waited = silence_of(link, call, now);
 		late = now - call->sent;
 		/* Others may be answered all the while, but not for this long. */
-		if (waited >= retry_for || (late >= LATE_AFTER && late - LATE_AFTER >= retry_for)) {
+		if (waited >= lost_after || (late >= LATE_AFTER && late - LATE_AFTER >= retry_for)) {
 			describe(call, late, text, sizeof(text));
 			give_up(link, now, text);
 			return;		/* that has taken all of them down */

@@ -12,7 +12,6 @@
 #include "backends/nbd/remote.h"
 #include "src/log.h"
 
-#define RETRY_FOR   (30 * CLOCK_SECOND)
 /* The protocol: what a server takes that has not said how much it takes. */
 #define LONGEST	    (32u << 20)
 /* Of servers with blocks: the stage above cuts at multiples of it. */
@@ -216,8 +215,7 @@ static struct remote *remote_new(const struct place *place,
 	remote->flushing_last = &remote->flushing;
 	remote->unflushed_last = &remote->unflushed;
 	remote->read_only = options->read_only;
-	atomic_init(&remote->retry_for, options->retry_for ? options->retry_for :
-		    RETRY_FOR);
+	atomic_init(&remote->retry_for, options->retry_for);
 	remote->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	remote->text = strdup(place->text);
 	trouble_init(&remote->trouble, remote->text);

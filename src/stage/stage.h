@@ -219,7 +219,7 @@ struct stage_limits;
 struct trouble_status;
 struct stage_server {
 	/* From now on, what fails for a while is tried again for @retry_for ns;
-	 * UINT64_MAX: without end. */
+	 * 0: not again, UINT64_MAX: without end. */
 	void (*set_retry_for)(struct stage *stage, uint64_t retry_for);
 	void (*trouble)(struct stage *stage, struct trouble_status *trouble);
 	/* Whether the device is somebody else's now: flushes fail with -ESTALE for

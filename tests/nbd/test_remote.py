@@ -284,6 +284,20 @@ class Restarts(Remote):
         wait_for(lambda: not self.status()['store']['trouble'], 'the server')
         client.pread(512, 0)
 
+    def test_a_short_retry_for_fails_nothing_of_a_server_that_is_only_slow(self):
+        self.nbdkit('--filter=delay', 'memory', '1M', 'rdelay=1', 'wdelay=1')
+        front, client = self.mount(self.uri, '--retry-for', '0')
+        client.pwrite(b'x' * 512, 0)
+        self.assertEqual(bytes(client.pread(512, 0)), b'x' * 512)
+        self.assertNotIn('trying again', self.said())
+
+    def test_a_retry_for_of_zero_tries_once(self):
+        away = 'nbd://127.0.0.1:%d/' % self.nobodys_port()
+        for verb, said in ('info', b'given up'), ('list', b'refused'):
+            p = self.objmap(verb, away, '--retry-for', '0', status=1, timeout=20)
+            self.assertIn(said, p.stderr)
+            self.assertNotIn(b'trying again', p.stderr)
+
     def test_an_export_of_another_size_is_refused(self):
         kit = self.nbdkit('memory', '4M')
         front, client = self.mount(self.uri)
@@ -524,7 +538,7 @@ class Hostile(Remote):
         self.assertEqual(self.said().count('still waiting'), 1)
         self.assertEqual(self.said().count('answers again'), 1)
 
-    def test_a_server_that_is_silent_for_retry_for_is_lost(self):
+    def lost_when_silent(self, retry_for, seconds):
         silent = [True]
 
         def answer(cookie, offset, count):
@@ -532,16 +546,23 @@ class Hostile(Remote):
                 return b''
             return self.chunk(cookie, 1, struct.pack('>Q', offset) + b'E' * count)
         self.hostile(answer)
-        front, client = self.mount(self.uri, '--retry-for', '4s')
+        front, client = self.mount(self.uri, '--retry-for', retry_for)
         started = time.monotonic()
         self.assertRaises(nbd.Error, client.pread, 4096, 0)
         self.assertLess(time.monotonic() - started, 25, 'the default is 30 s')
         told = wait_for(lambda: re.search('not answered a read of 4096 bytes at 0 for ([0-9]+) s; '
                                           'trying again', self.said()), 'a word of it')
-        self.assertGreaterEqual(int(told.group(1)), 4)
+        self.assertGreaterEqual(int(told.group(1)), seconds)
         silent[0] = False
         wait_for(lambda: not self.status()['store']['trouble'], 'a new connection')
         self.assertEqual(bytes(client.pread(4096, 0)), b'E' * 4096)
+
+    def test_a_server_that_is_silent_for_retry_for_is_lost(self):
+        self.lost_when_silent('6s', 6)
+
+    @long_test
+    def test_a_server_is_silent_for_some_seconds_before_it_is_lost(self):
+        self.lost_when_silent('0', 5)
 
     def test_a_flush_that_is_never_answered_fails_after_retry_for(self):
         self.hostile(lambda cookie, offset, count: b'')

@@ -227,7 +227,7 @@ static int start_nbdkit(const char *folder, const char *filters, uint64_t size)
 static int open_remote_with(const char *folder, const char *filters,
 			    uint64_t size, struct stage **stage)
 {
-	const struct device_options options = { 0 };
+	const struct device_options options = { .retry_for = STORE_RETRY_FOR };
 	char text[PATH_MAX];
 	struct place place;
 	int error = start_nbdkit(folder, filters, size);
