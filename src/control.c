@@ -16,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "src/clock.h"
 #include "src/control.h"
 #include "src/errors.h"
 #include "src/log.h"
@@ -26,6 +27,7 @@
 #define MAX_CLIENTS	16
 #define MAX_REQUEST	(64u << 10)	/* bytes of a request's line */
 #define REQUEST_SECONDS 10		/* a client that connects must ask */
+#define FULL_PATIENCE	CLOCK_SECOND	/* with a queue that is full: others wait for us */
 #define ACCEPT_PAUSE_US 100000		/* without descriptors: tried again after this */
 
 struct control_client {
@@ -60,21 +62,18 @@ static int socket_address(const char *path, struct sockaddr_un *address)
 }
 
 /* Whether a daemon listens there; one that was killed a moment ago does not
- * count once it is gone, which is waited for. */
-static bool is_answered(const struct sockaddr_un *address)
+ * count once it is gone, which is waited for.  One that hangs does. */
+static bool is_answered(const char *path)
 {
-	struct ucred peer = { 0 };
-	socklen_t size = sizeof(peer);
 	bool answered, ending;
 	int tries = 0, fd;
+	pid_t pid;
 
 	do {
-		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-		answered = fd >= 0 &&
-			   connect(fd, (const void *)address, sizeof(*address)) == 0;
-		ending = answered &&
-			 getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 &&
-			 peer.pid > 0 && process_is_ending(peer.pid);
+		fd = control_connect(path, tries ? 0 : FULL_PATIENCE);
+		answered = fd >= 0 || fd == -EAGAIN;
+		pid = fd >= 0 ? control_peer(fd) : 0;
+		ending = pid > 0 && process_is_ending(pid);
 		if (fd >= 0)
 			close(fd);
 		if (ending)
@@ -89,7 +88,7 @@ static int claim_name(struct control *control, const struct sockaddr_un *address
 	mode_t mask;
 	int error = 0;
 
-	if (is_answered(address))
+	if (is_answered(control->path))
 		return -EBUSY;
 	unlink(control->path);
 	mask = umask(0177);
@@ -391,14 +390,12 @@ char *control_of_volume(const uint8_t uuid[16])
 {
 	char *path = volume_link(uuid), *control = NULL;
 	char target[64] = "";
-	struct sockaddr_un address;
 
 	if (path && readlink(path, target, sizeof(target) - 1) > 0 &&
 	    asprintf(&control, "%s/%s", runtime_dir(), target) < 0)
 		control = NULL;
 	free(path);
-	if (control && (socket_address(control, &address) < 0 ||
-			!is_answered(&address))) {
+	if (control && !is_answered(control)) {
 		free(control);
 		control = NULL;
 	}

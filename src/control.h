@@ -17,6 +17,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct control;
 struct control_client;
@@ -51,11 +52,20 @@ typedef void control_told(void *context, const json_t *progress);
 
 /* Sends @request (stolen) to the daemon at @path, hands every progress to
  * @told (may be NULL), and waits for the answer: *@reply, a new reference,
- * with "error" and "message".  @timeout: ns; UINT64_MAX: without end.
+ * with "error" and "message".  @timeout: ns; UINT64_MAX: without end.  *@pid (may
+ * be NULL) is the process that listens there, 0: not known.
  * 0: there is an answer, perhaps a bad one.  Not logged: -ECONNREFUSED or
- * -ENOENT: nobody is there; -ETIMEDOUT; -ECONNRESET: it ended meanwhile. */
+ * -ENOENT: nobody is there; -EAGAIN: it has not taken the request, because it hangs;
+ * -ETIMEDOUT; -ECONNRESET: it ended meanwhile. */
 int control_call(const char *path, json_t *request, uint64_t timeout,
-		 control_told *told, void *context, json_t **reply);
+		 control_told *told, void *context, json_t **reply, pid_t *pid);
+
+/* Connects to the daemon at @path.  A descriptor; -ECONNREFUSED, -ENOENT: nobody
+ * listens; -EAGAIN: so many wait there already that it took no more for @patience
+ * ns; or another -errno.  Not logged. */
+int control_connect(const char *path, uint64_t patience);
+/* The process that listens at the other end of @fd; 0: not known. */
+pid_t control_peer(int fd);
 
 /* The control socket of the daemon on this machine that writes the volume;
  * malloc'ed; NULL: there is none. */

@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +17,9 @@
 #include "src/log.h"
 #include "src/where.h"
 
-#define MAX_REPLY (16u << 20)	/* bytes of a line */
+#define MAX_REPLY	 (16u << 20)	/* bytes of a line */
+#define CONNECT_PATIENCE (5 * CLOCK_SECOND)	/* a daemon that lives accepts at once */
+#define CONNECT_PAUSE_US 10000
 
 struct reader {
 	int fd;
@@ -25,23 +28,40 @@ struct reader {
 	uint64_t end;		/* clock_now(); UINT64_MAX: none */
 };
 
-static int connect_to(const char *path)
+/* Never blocks in connect(): the queue of a daemon that hangs stays full. */
+int control_connect(const char *path, uint64_t patience)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	uint64_t end = clock_now() + patience;
 	int fd, error;
 
 	if (strlen(path) >= sizeof(address.sun_path))
 		return -ENOENT;
 	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	if (connect(fd, (const void *)&address, sizeof(address)) < 0) {
+	while (connect(fd, (const void *)&address, sizeof(address)) < 0) {
 		error = -errno;
+		if ((error == -EAGAIN && clock_now() < end) || error == -EINTR) {
+			usleep(CONNECT_PAUSE_US);
+			continue;
+		}
 		close(fd);
 		return error;
 	}
+	fcntl(fd, F_SETFL, 0);
 	return fd;
+}
+
+pid_t control_peer(int fd)
+{
+	struct ucred peer = { 0 };
+	socklen_t size = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return 0;
+	return peer.pid;
 }
 
 static int send_request(int fd, const json_t *request)
@@ -121,17 +141,20 @@ static int read_line(struct reader *reader, json_t **line)
 }
 
 int control_call(const char *path, json_t *request, uint64_t timeout,
-		 control_told *told, void *context, json_t **reply)
+		 control_told *told, void *context, json_t **reply, pid_t *pid)
 {
 	struct reader reader = { .end = UINT64_MAX };
 	json_t *line = NULL;
 	int error;
 
-	reader.fd = connect_to(path);
-	error = reader.fd < 0 ? reader.fd : send_request(reader.fd, request);
-	json_decref(request);
 	if (timeout != UINT64_MAX)
 		reader.end = clock_now() + timeout;
+	reader.fd = control_connect(path, timeout < CONNECT_PATIENCE ? timeout :
+					  CONNECT_PATIENCE);
+	if (pid)
+		*pid = reader.fd < 0 ? 0 : control_peer(reader.fd);
+	error = reader.fd < 0 ? reader.fd : send_request(reader.fd, request);
+	json_decref(request);
 	while (!error) {
 		json_t *progress;
 
@@ -170,10 +193,14 @@ int control_ask_writer(const uint8_t uuid[16], json_t *request, json_t **reply)
 		json_decref(request);
 		return 1;
 	}
-	error = control_call(path, request, UINT64_MAX, NULL, NULL, &answer);
+	error = control_call(path, request, UINT64_MAX, NULL, NULL, &answer, NULL);
 	free(path);
 	if (error == -ECONNREFUSED || error == -ENOENT)
 		return 1;
+	if (error == -EAGAIN) {
+		log_error("the daemon that holds the volume does not answer");
+		return error;
+	}
 	if (error) {
 		log_error("the daemon that holds the volume: %s", error_words(error));
 		return error;

@@ -14,8 +14,11 @@
 #include "src/frontend/fuse/mountpoint.h"
 #include "src/log.h"
 #include "src/where.h"
+#include "src/workers.h"
 
 #define ANSWER_TIMEOUT (5 * CLOCK_SECOND)
+#define ASKED_AT_ONCE  64
+#define NOT_ANSWERING  "not answering"	/* a state of ours; the others are the daemons' */
 #define DEAD_ADVICE "its daemon has died: objmap umount takes it away, mount replaces it"
 
 static const char *text_of(const json_t *object, const char *name)
@@ -138,22 +141,108 @@ static void print_mount(const json_t *mount)
 
 /* ---- asking --------------------------------------------------------------------------------- */
 
-static int ask(const char *control, json_t **status)
+static int ask(const char *control, json_t **status, pid_t *pid)
 {
 	int error = control_call(control, json_pack("{s:s}", "command", "status"),
-				 ANSWER_TIMEOUT, NULL, NULL, status);
+				 ANSWER_TIMEOUT, NULL, NULL, status, pid);
 
-	if (!error)
+	if (error)
+		return error;
+	error = (int)-number_of(*status, "error");
+	if (error) {
+		json_decref(*status);
+		*status = NULL;
+	} else {
 		json_object_del(*status, "error");	/* the answer's, not the mount's */
+	}
 	return error;
 }
 
-static void add_mount(void *context, const char *control)
+static bool nobody_is_there(int error)
 {
-	json_t *mounts = context, *status;
+	return error == -ECONNREFUSED || error == -ENOENT;
+}
 
-	if (ask(control, &status) == 0)
-		json_array_append_new(mounts, status);
+/* One of those that are asked all at once, so that it takes no longer when several
+ * of them do not answer. */
+struct question {
+	struct job job;		/* must stay first */
+	char *control;		/* the socket */
+	json_t *status;
+	pid_t pid;
+	int error;
+	struct question *next;
+};
+
+struct questions {
+	struct question *first, **last;
+	unsigned int nr;
+};
+
+static void question_run(struct job *job)
+{
+	struct question *question = (struct question *)job;
+
+	question->error = ask(question->control, &question->status, &question->pid);
+	/* It was ending, or too many asked it. */
+	if (question->error && question->error != -ETIMEDOUT && question->error != -EAGAIN)
+		question->error = ask(question->control, &question->status,
+				      &question->pid);
+}
+
+static void add_question(void *context, const char *control)
+{
+	struct questions *questions = context;
+	struct question *question = calloc(1, sizeof(*question));
+
+	if (!question)
+		return;
+	question->control = strdup(control);
+	if (!question->control) {
+		free(question);
+		return;
+	}
+	question->job.run = question_run;
+	*questions->last = question;
+	questions->last = &question->next;
+	questions->nr++;
+}
+
+/* Its socket is named by a hash: of where and place nothing is known. */
+static json_t *silent_mount(const struct question *question)
+{
+	return json_pack("{s:n, s:n, s:s, s:o, s:s}", "where", "place",
+			 "state", NOT_ANSWERING,
+			 "pid", question->pid ? json_integer(question->pid) : json_null(),
+			 "control", question->control);
+}
+
+/* Asks all daemons for their mounts. */
+static int ask_all(json_t *mounts)
+{
+	struct questions questions = { .last = &questions.first };
+	struct question *question, *next;
+	struct workers *workers;
+	int error = control_each(add_question, &questions);
+
+	if (!error && questions.nr)
+		error = workers_open("status", questions.nr < ASKED_AT_ONCE ?
+				     questions.nr : ASKED_AT_ONCE, &workers);
+	if (!error && questions.nr) {
+		for (question = questions.first; question; question = question->next)
+			workers_submit(workers, &question->job);
+		workers_close(workers);
+	}
+	for (question = questions.first; question; question = next) {
+		next = question->next;
+		if (!error && !question->error)
+			json_array_append_new(mounts, question->status);
+		else if (!error && !nobody_is_there(question->error))
+			json_array_append_new(mounts, silent_mount(question));
+		free(question->control);
+		free(question);
+	}
+	return error;
 }
 
 /* Whether a dead daemon's file is still at @where.  To be asked when nobody
@@ -170,14 +259,44 @@ static bool left_by_the_dead(const struct where *where)
 }
 
 #ifdef HAVE_FUSE
-/* Such a file is in nobody's answer. */
-static void add_if_dead(void *context, const char *path, const char *place)
+/* The row of a daemon that does not answer at @control; NULL: it has none. */
+static json_t *find_silent(json_t *mounts, const char *control)
 {
-	json_t *mounts = context, *mount, *status;
+	json_t *mount;
+	size_t i;
+
+	json_array_foreach(mounts, i, mount)
+		if (strcmp(text_of(mount, "control"), control) == 0)
+			return mount;
+	return NULL;
+}
+
+/* The file of a daemon that says nothing of it: a dead one, or one that hangs. */
+static void add_file(json_t *mounts, const struct where *where, const char *control,
+		     const char *place)
+{
+	json_t *silent = find_silent(mounts, control), *status;
+	int error;
+
+	if (silent) {
+		json_object_set_new(silent, "where", json_string(where->path));
+		json_object_set_new(silent, "place", json_string(place));
+		return;
+	}
+	error = ask(control, &status, NULL);
+	if (!error)	/* mounted this very moment */
+		json_array_append_new(mounts, status);
+	else if (nobody_is_there(error) && left_by_the_dead(where))
+		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s}",
+			"where", where->path, "place", place, "state", "dead"));
+}
+
+static void add_if_untold(void *context, const char *path, const char *place)
+{
+	json_t *mounts = context, *mount;
 	struct where where;
 	char *control;
 	size_t i;
-	int error;
 
 	json_array_foreach(mounts, i, mount)
 		if (strcmp(text_of(mount, "where"), path) == 0)
@@ -185,13 +304,8 @@ static void add_if_dead(void *context, const char *path, const char *place)
 	if (where_parse(path, &where) != 0)
 		return;
 	control = where_control_path(&where);
-	error = control ? ask(control, &status) : -EIO;
-	if (!error)	/* mounted this very moment */
-		json_array_append_new(mounts, status);
-	else if ((error == -ECONNREFUSED || error == -ENOENT) &&
-		 left_by_the_dead(&where))
-		json_array_append_new(mounts, json_pack("{s:s, s:s, s:s}",
-			"where", path, "place", place, "state", "dead"));
+	if (control)
+		add_file(mounts, &where, control, place);
 	free(control);
 	where_free(&where);
 }
@@ -200,6 +314,42 @@ static void add_if_dead(void *context, const char *path, const char *place)
 static bool is_dead(const json_t *mount)
 {
 	return strcmp(text_of(mount, "state"), "dead") == 0;
+}
+
+static bool is_silent(const json_t *mount)
+{
+	return strcmp(text_of(mount, "state"), NOT_ANSWERING) == 0;
+}
+
+/* Says what is to be done about @mount. */
+static void advise(const json_t *mount)
+{
+	const char *what = *text_of(mount, "where") ? text_of(mount, "where") :
+			   text_of(mount, "control");
+	char process[40] = "";
+
+	if (number_of(mount, "pid"))
+		snprintf(process, sizeof(process), ", process %llu,",
+			 (unsigned long long)number_of(mount, "pid"));
+	if (is_dead(mount))
+		log_notice("%s: " DEAD_ADVICE, what);
+	if (is_silent(mount))
+		log_error("%s: its daemon%s does not answer: it is stopped, hangs, or has not opened its place yet",
+			  what, process);
+}
+
+static int add_silent_row(struct table *table, const json_t *mount)
+{
+	const char *where = text_of(mount, "where"), *place = text_of(mount, "place");
+	char process[40] = "?";
+	const char *cells[] = { *where ? where : process,
+				*place ? place : text_of(mount, "control"),
+				"-", "-", "NOT ANSWERING" };
+
+	if (number_of(mount, "pid"))
+		snprintf(process, sizeof(process), "process %llu",
+			 (unsigned long long)number_of(mount, "pid"));
+	return table_add(table, cells);
 }
 
 static int add_row(struct table *table, const json_t *mount)
@@ -228,21 +378,25 @@ static int print_all(const struct options *options)
 	int status = 0;
 	size_t i;
 
-	if (control_each(add_mount, mounts) < 0) {
+	if (ask_all(mounts) < 0) {
+		log_error("the daemons cannot be asked");
 		json_decref(mounts);
 		return 1;
 	}
 #ifdef HAVE_FUSE
-	mountpoint_each(add_if_dead, mounts);
+	mountpoint_each(add_if_untold, mounts);
 #endif
+	json_array_foreach(mounts, i, mount)
+		if (is_silent(mount))
+			status = 1;
 	if (option_flag(options, "json"))
-		return print_json(mounts);
+		return print_json(mounts) ? 1 : status;
 	table_add(&table, heads);
 	json_array_foreach(mounts, i, mount) {
-		if (add_row(&table, mount) != 0)
+		if ((is_silent(mount) ? add_silent_row(&table, mount) :
+					add_row(&table, mount)) != 0)
 			status = 1;
-		if (is_dead(mount))
-			log_notice("%s: " DEAD_ADVICE, text_of(mount, "where"));
+		advise(mount);
 	}
 	if (json_array_size(mounts))
 		table_print(&table);
@@ -258,17 +412,20 @@ static int print_one(const struct options *options, const char *text)
 	struct where where;
 	json_t *status = NULL;
 	char *control;
+	pid_t pid = 0;
 	int error, exit_status = 1;
 
 	if (where_parse(text, &where) != 0)
 		return EXIT_USAGE;
 	control = where_control_path(&where);
-	error = control ? ask(control, &status) : -EIO;
-	if (error == -ETIMEDOUT)
+	error = control ? ask(control, &status, &pid) : -EIO;
+	if (error == -ETIMEDOUT && pid)
+		log_error("%s: its daemon, process %d, does not answer", text, (int)pid);
+	else if (error == -ETIMEDOUT || error == -EAGAIN)
 		log_error("%s: its daemon does not answer", text);
-	else if ((error == -ECONNREFUSED || error == -ENOENT) && left_by_the_dead(&where))
+	else if (nobody_is_there(error) && left_by_the_dead(&where))
 		log_error("%s: " DEAD_ADVICE, text);
-	else if (error == -ECONNREFUSED || error == -ENOENT)
+	else if (nobody_is_there(error))
 		log_error("%s is not mounted", text);
 	else if (error)
 		log_error("%s: %s", text, error_words(error));

@@ -120,10 +120,14 @@ static int ask(const struct options *options, const struct where *where,
 		return 1;
 	}
 	error = control_call(control, request, option_time(options, "timeout"),
-			     show_progress, progress, &reply);
+			     show_progress, progress, &reply, NULL);
 	progress_close(progress);
 	if (error == -ECONNREFUSED || error == -ENOENT)
 		return clean_up(where);
+	if (error == -EAGAIN) {
+		log_error("%s: its daemon does not answer", where->text);
+		return 1;
+	}
 	if (error == -ETIMEDOUT) {
 		log_error("%s is still being saved; it ends when that is done (objmap status '%s')",
 			  where->text, where->text);

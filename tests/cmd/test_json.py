@@ -19,8 +19,9 @@ OTHERS = {'status': {'direct', 'serving', 'ended', 'dead'},
           'snapshot': {'create', 'delete', 'list'}}
 # Members that a sound directory does not show: minio-test/test_verbs.py looks at
 # those of a server and its troubles, tests/http/test_web.py at parts that cannot be read.
+# test_mount.py stops a daemon.
 ELSEWHERE = {'status': {'busy', 'queued', 'connects', 'reason', 'seconds',
-                        'attempts'},
+                        'attempts', 'control'},
              'verify': {'offset', 'count'}}
 # Their members are names of something (options, causes, operations), not fixed words.
 NAMED = 'causes', 'operations', 'requests'

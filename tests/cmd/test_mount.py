@@ -1,5 +1,6 @@
 """mount, umount, status and serve: the daemon that is left behind, its control
 socket, its signals, NBD exports, given connections, systemd, serve files."""
+import glob
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import fixtures
-from fixtures import OBJMAP, World, free_port, require, wait_for, wait_gone
+from fixtures import OBJMAP, World, can, free_port, require, wait_for, wait_gone
 
 MIB = 1 << 20
 
@@ -551,6 +552,76 @@ class Control(Mount):
         self.objmap('umount', one)
         self.objmap('umount', two)
         self.objmap('status', one, status=1)
+
+    def hang(self, where):
+        """Stops the daemon of WHERE: (its pid, its control socket)."""
+        def controls():
+            return set(glob.glob(self.path('run/' + 16 * '[0-9a-f]')))
+        before = controls()
+        self.mount('memory:1M', where)
+        pid = self.pid(where)
+        control, = controls() - before
+        os.kill(pid, signal.SIGSTOP)
+
+        def stopped():
+            with open('/proc/%d/stat' % pid) as f:
+                return f.read().rsplit(')', 1)[1].split()[0] == 'T'
+        wait_for(stopped, 'the daemon to stop')
+        return pid, control
+
+    def begin(self, *args):
+        return self.start(OBJMAP, *args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def test_daemons_that_do_not_answer_are_told_of(self):
+        healthy = self.mount('memory:1M', self.unix('a'))
+        pid, control = self.hang(self.unix('b'))
+        hung = [(None, None, pid, control)]
+        if can('fuse'):
+            self.mounts.append(self.path('disk'))
+            hung.append((self.path('disk'), 'memory:1M', *self.hang(self.path('disk'))))
+        listed, said = self.begin('status'), self.begin('status', '--json')
+        out, err = listed.communicate(timeout=40)
+        self.assertEqual(listed.returncode, 1)
+        self.assertIn(healthy, out.decode())
+        self.assertRegex(out.decode(), r'process %d +%s.* NOT ANSWERING' % (pid, control))
+        self.assertEqual(out.count(b'NOT ANSWERING'), len(hung))
+        self.assertIn('process %d, does not answer' % pid, err.decode())
+        told = json.loads(said.communicate(timeout=40)[0])
+        self.assertEqual(said.returncode, 1)
+        self.assertEqual({m['where'] for m in told if m['state'] == 'serving'}, {healthy})
+        self.assertCountEqual([(m['where'], m['place'], m['pid'], m['control'])
+                               for m in told if m['state'] == 'not answering'], hung)
+
+    def test_a_full_queue_of_a_daemon_that_hangs_holds_nobody_up(self):
+        where = self.path('disk') if can('fuse') else self.unix('a')
+        self.mounts.append(self.path('disk'))
+        pid, control = self.hang(where)
+        knocks = []
+
+        def knock():
+            knocks.append(socket.socket(socket.AF_UNIX))
+            knocks[-1].setblocking(False)
+            try:
+                knocks[-1].connect(control)
+            except BlockingIOError:
+                return True
+        wait_for(knock, 'a full queue')
+        asked = [self.begin('status'), self.begin('status', where),
+                 self.begin('umount', where), self.begin('mount', 'memory:1M', where)]
+        healthy = self.mount('memory:1M', self.unix('b'))
+        self.objmap('umount', healthy)
+        said = [p.communicate(timeout=40) for p in asked]
+        self.assertEqual([p.returncode for p in asked], [1] * 4)
+        for out, err in said[:3]:
+            self.assertIn(b'does not answer', err)
+        self.assertIn(b'NOT ANSWERING', said[0][0])
+        if can('fuse'):
+            self.assertIn(b'is mounted already', said[3][1])
+        for s in knocks:
+            s.close()
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: self.objmap('status', where, status=None).returncode == 0,
+                 'an answer')
 
     def test_umount_of_nothing_says_so(self):
         p = self.objmap('umount', self.unix(), status=1)
