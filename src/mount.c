@@ -179,6 +179,17 @@ int mount_prepare(struct mount *mount)
 
 /* ---- open, serve ---------------------------------------------------------------------- */
 
+/* Before the server starts, for any of its exports. */
+static int offer_export(struct mount *mount)
+{
+	int error = mount->server ? nbd_server_add(mount->server->nbd, mount->export) : 0;
+
+	if (error == -EEXIST)
+		log_error("%s: two exports of this name at one address",
+			  mount->spec.where.text);
+	return error;
+}
+
 int mount_open_export(struct mount *mount)
 {
 	struct mount_spec *spec = &mount->spec;
@@ -188,6 +199,8 @@ int mount_open_export(struct mount *mount)
 
 	spec->export.volume.runtime_dir = runtime_dir();
 	error = export_open(&spec->place, name, &spec->export, &mount->export);
+	if (!error)
+		error = offer_export(mount);
 	if (error)
 		return error;
 	if (!mount->export->volume)
@@ -202,12 +215,9 @@ int mount_open_export(struct mount *mount)
 static int serve_nbd(struct mount *mount)
 {
 	struct mount_server *server = mount->server;
-	int error = nbd_server_add(server->nbd, mount->export);
+	int error = 0;
 
-	if (error == -EEXIST)
-		log_error("%s: two exports of this name at one address",
-			  mount->spec.where.text);
-	if (!error && mount->spec.where.fd >= 0)
+	if (mount->spec.where.fd >= 0)
 		error = serve_stream(mount);
 	if (error || server->started)
 		return error;
@@ -347,6 +357,8 @@ static void server_stop(struct mount_server *server)
 static int stop_serving(struct mount *mount, enum mount_users users)
 {
 	struct mounts *mounts = mount->mounts;
+	struct mount_server *server = mount->server;
+	bool alone;
 	int error = 0;
 
 #ifdef HAVE_FUSE
@@ -365,16 +377,21 @@ static int stop_serving(struct mount *mount, enum mount_users users)
 	}
 #endif
 	pthread_mutex_lock(&mounts->lock);
-	if (users != MOUNT_WITHOUT_USERS && mount->server->nr_mounts > 1 &&
-	    !mount->server->stopped && !atomic_load(&mount->drop)) {
-		log_error("%s shares its address with %u other export%s of one daemon: they end together (kill %d)",
-			  mount->spec.where.text, mount->server->nr_mounts - 1,
-			  mount->server->nr_mounts == 2 ? "" : "s", (int)getpid());
-		error = -EBUSY;
+	alone = users == MOUNT_WITHOUT_USERS || server->nr_mounts == 1 || server->stopped;
+	if (alone) {
+		server_stop(server);
+	} else if (atomic_load(&mount->drop)) {
+		server->nr_mounts--;
 	} else {
-		server_stop(mount->server);
+		log_error("%s shares its address with %u other export%s of one daemon: they end together (kill %d)",
+			  mount->spec.where.text, server->nr_mounts - 1,
+			  server->nr_mounts == 2 ? "" : "s", (int)getpid());
+		error = -EBUSY;
 	}
 	pthread_mutex_unlock(&mounts->lock);
+	/* Not with the lock: what is under way may take a while. */
+	if (!alone && !error)
+		nbd_server_remove(server->nbd, mount->export);
 	return error;
 }
 

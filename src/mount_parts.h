@@ -16,8 +16,8 @@ struct fuse_file;
 struct mount_server {
 	struct nbd_server *nbd;
 	const struct where *where;	/* of its first mount */
-	unsigned int nr_mounts;
-	bool started, stopped;		/* under mounts->lock */
+	unsigned int nr_mounts;		/* under mounts->lock, once started, as: */
+	bool started, stopped;
 	struct mount_server *next;
 };
 

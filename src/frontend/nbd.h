@@ -62,6 +62,10 @@ int nbd_server_serve_fd(struct nbd_server *server, int in, int out);
 
 int nbd_server_start(struct nbd_server *server);
 
+/* While the others go on: offers @export no more, cuts its clients off, and waits until
+ * nothing of theirs is under way in its stages.  What they read is cancelled. */
+void nbd_server_remove(struct nbd_server *server, struct export *export);
+
 /* Stops listening, answers what is in flight (at most @timeout ns for a peer
  * that does not read), closes every connection, joins the threads, removes
  * its sockets. */

@@ -785,6 +785,38 @@ where = %s
         h.shutdown()
         self.objmap('umount', where)
 
+    def test_an_export_that_is_dropped_leaves_the_others_and_their_clients(self):
+        import nbd
+        back = self.mount('memory:1M', self.unix('back'))
+        one, two, three = (self.unix(export=name) for name in ('one', 'two', 'three'))
+        conf = self.conf(''.join('[mount]\nplace = %s\nwhere = %s\n' % mount for mount in (
+            (back, one), ('memory:1M', two), ('memory:1M', three))))
+        killed = self.pid(back)
+        self.objmap('serve', conf, '--log', self.path('log'))
+        pid = self.pid(two)
+        self.pids.append(pid)
+        cut, stays = self.connect(one), self.connect(two)
+        os.kill(killed, signal.SIGKILL)
+        wait_gone(killed)
+        cut.aio_pread(nbd.Buffer(4096), 0)
+        cut.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(4096)), 4096)
+        wait_for(lambda: self.status(one)['requests']['in_flight'] == 2, 'two requests')
+        self.objmap('umount', one, '--no-drain', '--force')
+        self.assertRaises(nbd.Error, lambda: [cut.poll(20000) for _ in range(9)])
+        stays.pwrite(b'x' * 4096, 0)
+        stays.flush()
+        self.assertEqual(bytes(self.connect(two).pread(4096, 0)), b'x' * 4096)
+        for gone in (one, self.unix()):     # nobody gets another disk than he had
+            self.assertRaises(nbd.Error, self.connect, gone)
+        self.assertEqual({m['where'] for m in self.mounted()}, {two, three})
+        listed = self.objmap('list', self.unix(), '--json').stdout
+        self.assertEqual([e['name'] for e in json.loads(listed)], ['two', 'three'])
+        self.assertIn(b'1 other export ', self.objmap('umount', two, status=1).stderr)
+        self.objmap('umount', two, '--no-drain', '--force')
+        self.assertEqual(bytes(self.connect(three).pread(512, 0)), bytes(512))
+        self.objmap('umount', three)
+        wait_gone(pid)
+
     def test_every_where_is_printed_however_many(self):
         wheres = ['nbd+unix:///export-number-%d-with-a-long-name?socket=%s' %
                   (n, self.path('sock')) for n in range(150)]

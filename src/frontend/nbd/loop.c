@@ -132,6 +132,11 @@ static void end_connection(struct nbd_loop *loop, struct nbd_connection *connect
 	pthread_mutex_unlock(&loop->lock);
 	atomic_fetch_sub(&loop->nr_connections, 1);
 	nbd_connection_free(connection);
+	if (atomic_load(&server->nr_withdrawals)) {
+		pthread_mutex_lock(&server->lock);
+		pthread_cond_broadcast(&server->left_cond);
+		pthread_mutex_unlock(&server->lock);
+	}
 	if (atomic_fetch_sub(&server->nr_left, 1) == 1 && server->only_descriptors &&
 	    server->options.ended)
 		server->options.ended(server->options.context);
@@ -267,6 +272,35 @@ static void close_all(struct nbd_loop *loop)
 		nbd_connection_close(connection);
 }
 
+/* Who uses an export that was withdrawn is cut off. */
+static void see_withdrawals(struct nbd_loop *loop)
+{
+	struct nbd_server *server = loop->server;
+	unsigned int nr = atomic_load(&server->nr_withdrawals);
+	struct nbd_connection *connection;
+	struct export *export;
+
+	if (nr == loop->withdrawals_seen)
+		return;
+	TAILQ_FOREACH(connection, &loop->connections, link) {
+		export = atomic_load(&connection->export);
+		if (export && !nbd_server_offers(server, export))
+			nbd_connection_close(connection);
+	}
+	pthread_mutex_lock(&server->lock);
+	loop->withdrawals_seen = nr;
+	pthread_cond_broadcast(&server->left_cond);
+	pthread_mutex_unlock(&server->lock);
+}
+
+static void set_running(struct nbd_loop *loop, bool running)
+{
+	pthread_mutex_lock(&loop->server->lock);
+	loop->running = running;
+	pthread_cond_broadcast(&loop->server->left_cond);
+	pthread_mutex_unlock(&loop->server->lock);
+}
+
 /* Something changed from outside. */
 static void attend(struct nbd_loop *loop)
 {
@@ -278,6 +312,7 @@ static void attend(struct nbd_loop *loop)
 		if (atomic_load(&connection->evict) &&
 		    nbd_connection_in_handshake(connection))
 			nbd_connection_close(connection);
+	see_withdrawals(loop);
 	if (atomic_load(&loop->server->stop) && !loop->stopping)
 		begin_stop(loop);
 }
@@ -472,6 +507,7 @@ static void *loop_run(void *arg)
 			close_all(loop);
 		bury(loop);
 	}
+	set_running(loop, false);
 	return NULL;
 }
 
@@ -505,12 +541,15 @@ int nbd_loop_start(struct nbd_loop *loop, unsigned int index)
 	char name[16];
 	int error;
 
+	set_running(loop, true);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	error = pthread_create(&loop->thread, NULL, loop_run, loop);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (error)
+	if (error) {
+		set_running(loop, false);
 		return -error;
+	}
 	snprintf(name, sizeof(name), "nbd-%u", index);
 	pthread_setname_np(loop->thread, name);
 	return 0;

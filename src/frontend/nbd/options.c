@@ -12,15 +12,19 @@
 static struct export *find_export(const struct nbd_server *server,
 				  const uint8_t *name, size_t count)
 {
+	struct export *export;
 	unsigned int i;
 
-	for (i = 0; i < server->nr_exports; i++)
-		if (strlen(server->exports[i]->name) == count &&
-		    memcmp(server->exports[i]->name, name, count) == 0)
-			return server->exports[i];
-	/* The empty name is the default export: with one only, that one. */
+	for (i = 0; i < server->nr_exports; i++) {
+		export = atomic_load(&server->exports[i]);
+		if (export && strlen(export->name) == count &&
+		    memcmp(export->name, name, count) == 0)
+			return export;
+	}
+	/* The empty name is the default export: with one only, that one.  Not the last
+	 * that is left: who comes back for another shall not get it. */
 	if (count == 0 && server->nr_exports == 1)
-		return server->exports[0];
+		return atomic_load(&server->exports[0]);
 	return NULL;
 }
 
@@ -137,12 +141,17 @@ static void take_list(struct nbd_connection *connection, size_t count)
 		return;
 	}
 	for (i = 0; i < server->nr_exports; i++) {
-		const struct export *export = server->exports[i];
-		const char *description = export->description ? export->description : "";
-		size_t name_count = strlen(export->name);
-		size_t description_count = strnlen(description, NBD_STRING_MAX);
-		uint8_t *at = wire_put32(entry, (uint32_t)name_count);
+		const struct export *export = atomic_load(&server->exports[i]);
+		size_t name_count, description_count;
+		const char *description;
+		uint8_t *at;
 
+		if (!export)
+			continue;
+		description = export->description ? export->description : "";
+		name_count = strlen(export->name);
+		description_count = strnlen(description, NBD_STRING_MAX);
+		at = wire_put32(entry, (uint32_t)name_count);
 		memcpy(at, export->name, name_count);
 		memcpy(at + name_count, description, description_count);
 		nbd_talk_reply(connection, NBD_OPT_LIST, NBD_REP_SERVER, entry,

@@ -77,6 +77,7 @@ int nbd_server_open(const struct nbd_options *options,
 	options_default(&server->options);
 	raise_descriptors(&server->options);
 	pthread_mutex_init(&server->lock, NULL);
+	pthread_cond_init(&server->left_cond, NULL);
 	STAILQ_INIT(&server->listeners);
 	TAILQ_INIT(&server->waiting);
 	server->only_descriptors = true;
@@ -106,7 +107,7 @@ out:
 
 int nbd_server_add(struct nbd_server *server, struct export *export)
 {
-	struct export **exports;
+	_Atomic(struct export *) *exports;
 	size_t count = strlen(export->name);
 	unsigned int i;
 
@@ -128,8 +129,53 @@ int nbd_server_add(struct nbd_server *server, struct export *export)
 	if (!exports)
 		return -ENOMEM;
 	server->exports = exports;
-	server->exports[server->nr_exports++] = export;
+	atomic_init(&exports[server->nr_exports++], export);
 	return 0;
+}
+
+bool nbd_server_offers(const struct nbd_server *server, const struct export *export)
+{
+	for (unsigned int i = 0; i < server->nr_exports; i++)
+		if (atomic_load(&server->exports[i]) == export)
+			return true;
+	return false;
+}
+
+/* Whether a loop may still touch the export of withdrawal number @nr.  The lock is
+ * held. */
+static bool is_used(struct nbd_server *server, const struct export *export,
+		    unsigned int nr)
+{
+	struct nbd_connection *connection;
+	bool used = false;
+
+	for (unsigned int i = 0; i < server->nr_loops && !used; i++) {
+		struct nbd_loop *loop = &server->loops[i];
+
+		used = loop->running && loop->withdrawals_seen < nr;
+		pthread_mutex_lock(&loop->lock);
+		TAILQ_FOREACH(connection, &loop->connections, link)
+			if (atomic_load(&connection->export) == export)
+				used = true;
+		pthread_mutex_unlock(&loop->lock);
+	}
+	return used;
+}
+
+void nbd_server_remove(struct nbd_server *server, struct export *export)
+{
+	unsigned int nr, i;
+
+	for (i = 0; i < server->nr_exports; i++)
+		if (atomic_load(&server->exports[i]) == export)
+			atomic_store(&server->exports[i], NULL);
+	nr = atomic_fetch_add(&server->nr_withdrawals, 1) + 1;
+	for (i = 0; i < server->nr_loops; i++)
+		nbd_loop_attend(&server->loops[i]);
+	pthread_mutex_lock(&server->lock);
+	while (is_used(server, export, nr))
+		pthread_cond_wait(&server->left_cond, &server->lock);
+	pthread_mutex_unlock(&server->lock);
 }
 
 int nbd_server_start(struct nbd_server *server)
@@ -208,6 +254,7 @@ void nbd_server_close(struct nbd_server *server)
 	}
 	free(server->loops);
 	nbd_tls_close(server);
+	pthread_cond_destroy(&server->left_cond);
 	pthread_mutex_destroy(&server->lock);
 	free(server->exports);
 	free(server);

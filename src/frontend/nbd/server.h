@@ -70,6 +70,8 @@ struct nbd_loop {
 	unsigned int nr_starved;
 	uint64_t next_deadline;		/* of a handshake; 0: none */
 	bool stopping, closing;		/* stop was seen; its deadline has passed */
+	bool running;
+	unsigned int withdrawals_seen;	/* uses what was withdrawn before no more */
 	uint64_t now;			/* of this turn */
 	unsigned int batch;		/* requests that came in the last read */
 	uint64_t next_look;		/* for stalled peers */
@@ -91,9 +93,13 @@ struct nbd_server {
 	struct nbd_options options;	/* defaults filled in */
 	SSL_CTX *tls;			/* NULL: no TLS */
 	struct psk *psk;
-	struct export **exports;
-	unsigned int nr_exports;
-	pthread_mutex_t lock;		/* guards, once started, listeners */
+	_Atomic(struct export *) *exports;	/* NULL: it was withdrawn */
+	unsigned int nr_exports;	/* withdrawn ones too */
+	atomic_uint nr_withdrawals;
+	pthread_mutex_t lock;		/* guards, once started, listeners, and of the
+					 * loops running and withdrawals_seen */
+	pthread_cond_t left_cond;	/* a loop saw a withdrawal, lost a connection
+					 * after one, or has ended */
 	STAILQ_HEAD(, nbd_listener) listeners;
 	bool only_descriptors;		/* ends with its last connection */
 	unsigned int nr_loops, nr_started;
@@ -110,6 +116,11 @@ struct nbd_server {
 	_Atomic uint64_t stop_at;	/* when peers that do not read are cut off */
 	struct nbd_counters counters;
 };
+
+/* ---- server.c ---------------------------------------------------------------- */
+
+/* Whether @export, which may be closed already, is not withdrawn. */
+bool nbd_server_offers(const struct nbd_server *server, const struct export *export);
 
 /* ---- loop.c ------------------------------------------------------------------ */
 
