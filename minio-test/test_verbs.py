@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 
+import nbd
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(HERE), 'tests'))
 import fixtures  # noqa: E402
@@ -64,7 +66,6 @@ class Verbs(world.MinioWorld):
         return self.json('status', where)
 
     def write(self, where, data, offset=0, flush=True):
-        import nbd
         h = nbd.NBD()
         h.connect_uri(where)
         for at in range(0, len(data), MIB):
@@ -323,7 +324,6 @@ class Serving(Verbs):
 
         proxy.forget()
         where = self.mount(self.vol, '--read-only')
-        import nbd
         h = nbd.NBD()
         h.connect_uri(where)
         h.pread(4096, 100 * 65536)
@@ -391,7 +391,9 @@ class Serving(Verbs):
     def test_a_server_that_is_away_is_waited_for_and_status_says_why(self):
         self.volume()
         where = self.mount(self.vol)
-        self.write(where, b'x' * 4096, flush=False)
+        client = nbd.NBD()		# who says goodbye has it saved
+        client.connect_uri(where)
+        client.pwrite(b'x' * 4096, 0)
         self.stop_minio()
         try:
             flush = self.start(OBJMAP, 'umount', where)
@@ -415,10 +417,27 @@ class Serving(Verbs):
         finally:
             type(self).start_minio()
 
+    def test_status_tells_what_an_end_waits_for(self):
+        self.volume()
+        where = self.mount(self.vol)
+        pid = self.status(where)['pid']
+        self.stop_minio()
+        try:
+            end = self.start(OBJMAP, 'umount', where)	# only gives the volume back
+            found = wait_for(lambda: (s := self.status(where))['store']['trouble'] and s,
+                             'trouble')
+            self.assertEqual(found['state'], 'ending')
+            self.assertIn('head', found['store']['trouble']['reason'])
+            self.assertIsNone(end.poll())
+            self.objmap('umount', where, '--no-drain', '--force', timeout=30)
+            wait_gone(pid)
+            self.assertIn('stays marked as held', self.log())
+        finally:
+            type(self).start_minio()
+
     def test_a_read_of_4_kib_gets_one_frame(self):
         self.volume()
         where = self.mount(self.vol, '--read-only')
-        import nbd
         h = nbd.NBD()
         h.connect_uri(where)
         before = self.status(where)['store']['causes']['demand']

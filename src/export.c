@@ -207,6 +207,12 @@ int export_keep_unsaved(struct export *export)
 	return backend->server ? backend->server->keep_unsaved(backend) : 0;
 }
 
+void export_release(struct export *export)
+{
+	if (export->volume)
+		volume_release(export->volume);
+}
+
 void export_close(struct export *export)
 {
 	stage_close(export->stage);

@@ -62,6 +62,10 @@ int export_flush(struct export *export);
  * it, too.  0, or -errno, logged: then it can be tried again. */
 int export_keep_unsaved(struct export *export);
 
+/* After export_drain(): what of closing waits for a store, which status can still tell
+ * about meanwhile.  Closing does it, too. */
+void export_release(struct export *export);
+
 /* After export_drain(): closes every stage, top first. */
 void export_close(struct export *export);
 

@@ -457,6 +457,7 @@ static void close_export(struct mount *mount)
 	} else if (is_fenced(mount)) {
 		mount->status = 1;
 	}
+	export_release(mount->export);
 	pthread_rwlock_wrlock(&mount->open_lock);
 	export_close(mount->export);
 	mount->export = NULL;
@@ -494,6 +495,7 @@ static int end_locked(struct mount *mount, enum mount_users users,
 	error = stop_serving(mount, users);
 	if (error)
 		return error;
+	atomic_store(&mount->ending, true);
 	save_the_rest(mount, client);
 	close_export(mount);
 	close_file(mount);

@@ -31,6 +31,7 @@ struct mount {
 	uint64_t seen_epoch;		/* --follow: of what the page cache holds */
 	atomic_bool gone;		/* its users are: to be ended */
 	atomic_bool drop;		/* may end without being saved */
+	atomic_bool ending;		/* nobody is served any more */
 	pthread_rwlock_t open_lock;	/* the export and the file stay as long as
 					 * it is held for reading */
 	pthread_mutex_t end_lock;	/* held by who ends it, flushes or resizes

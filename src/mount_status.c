@@ -153,7 +153,8 @@ json_t *mount_status(struct mount *mount)
 
 	pthread_rwlock_rdlock(&mount->open_lock);
 	export = mount->export;
-	json_object_set_new(all, "state", json_string(export ? "serving" : "ended"));
+	json_object_set_new(all, "state", json_string(
+		!export ? "ended" : atomic_load(&mount->ending) ? "ending" : "serving"));
 	if (export) {
 		json_object_set_new(all, "size", count(stage_size(export->stage)));
 		json_object_set_new(all, "read_only", json_boolean(export->read_only));

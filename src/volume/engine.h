@@ -90,6 +90,7 @@ struct volume {
 	unsigned int chunk_shift;
 	uint8_t uuid[16];
 	bool writable;
+	bool released;			/* by volume_release() */
 	uint64_t writer;
 	struct volume_options options;	/* strings are copies */
 	struct claim claim;		/* writable; head is filled at the end */

@@ -250,7 +250,7 @@ int volume_open(struct store *store, const struct volume_options *options,
 }
 
 /* Gives the volume back, or says why it cannot be. */
-static void release(struct volume *volume)
+static void give_back(struct volume *volume)
 {
 	struct committer *committer = &volume->committer;
 
@@ -267,18 +267,28 @@ static void release(struct volume *volume)
 	claim_release(volume->store, &volume->claim);
 }
 
-void volume_close(struct stage *stage)
+void volume_release(struct volume *volume)
 {
-	struct volume *volume = volume_of(stage);
 	struct store *store = volume->store;
 
+	if (volume->released)
+		return;
 	/* A store that does not answer must not keep us for ever. */
 	if (atomic_load(&store->retry_for) > CLOSE_PATIENCE)
 		atomic_store(&store->retry_for, CLOSE_PATIENCE);
 	committer_stop(volume);
 	follow_stop(volume);
 	if (volume->writable)
-		release(volume);
+		give_back(volume);
+	volume->released = true;
+}
+
+void volume_close(struct stage *stage)
+{
+	struct volume *volume = volume_of(stage);
+	struct store *store = volume->store;
+
+	volume_release(volume);
 	/* A fetch goes on a little after those who waited for it were told. */
 	pthread_mutex_lock(&volume->lock);
 	while (volume->reap.deleting || volume->map.nr_fetching)

@@ -62,6 +62,11 @@ struct volume_options {
 int volume_open(struct store *store, const struct volume_options *options,
 		struct volume **volume);
 
+/* Ends what the volume does by itself and gives it back: a part of closing that takes
+ * as long as the store does, 30 s if it does not answer.  No request is under way, and
+ * none may come; volume_status() still tells. */
+void volume_release(struct volume *volume);
+
 /* The volume as the last stage of a pipeline: read_unit frame, write_unit
  * chunk.  Closing the stage closes the volume: what is pending is NOT
  * committed then; flush first.  A clean close empties holder. */
