@@ -125,6 +125,7 @@ struct transfer {			/* an easy handle and what it carries */
 	uint64_t received;		/* bytes of content */
 	int fresh[FRESH_MAX];		/* sockets made for it, none sent on yet */
 	unsigned int nr_fresh;
+	int fd;				/* that libcurl waits for; -1: none */
 	unsigned int sends;		/* times libcurl set out to send it */
 	bool headed;			/* the reply's headers are complete */
 	bool to_sink;

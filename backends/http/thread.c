@@ -43,8 +43,14 @@ static void transfer_unlink(struct transfer *transfer)
 static int on_watch(CURL *easy, curl_socket_t fd, int what, void *context, void *own)
 {
 	struct http_thread *thread = context;
+	struct transfer *transfer = NULL;
 	unsigned int events = 0;
 
+	curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
+	if (transfer && what != CURL_POLL_REMOVE)
+		transfer->fd = fd;
+	else if (transfer && transfer->fd == fd)
+		transfer->fd = -1;
 	if (what != CURL_POLL_REMOVE && what & CURL_POLL_IN)
 		events |= EPOLLIN;
 	if (what != CURL_POLL_REMOVE && what & CURL_POLL_OUT)

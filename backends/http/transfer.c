@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -369,6 +371,11 @@ static void set_client(struct transfer *transfer, const struct http_client *clie
 	curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1l);
 	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1l);
 	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2l);
+#if LIBCURL_VERSION_NUM >= 0x075700
+	/* Whoever is given up while a name is looked up leaves that to its thread;
+	 * waiting for it would stop all that this one carries. */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1l);
+#endif
 	curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1l);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1l);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 30l);
@@ -473,6 +480,7 @@ int transfer_load(struct transfer *transfer, struct http_request *request)
 	transfer->error = 0;
 	transfer->why = NULL;
 	transfer->progress = 0;
+	transfer->fd = -1;
 	transfer->curl_error[0] = 0;
 	request->length = UNKNOWN_LENGTH;
 	if (transfer->client_id != request->client->id)
@@ -499,12 +507,18 @@ uint64_t transfer_progress(const struct transfer *transfer)
 {
 	curl_off_t in = 0, out = 0;
 	long headers = 0, sent = 0;
+	int waiting = 0;
 
 	curl_easy_getinfo(transfer->easy, CURLINFO_SIZE_DOWNLOAD_T, &in);
 	curl_easy_getinfo(transfer->easy, CURLINFO_SIZE_UPLOAD_T, &out);
 	curl_easy_getinfo(transfer->easy, CURLINFO_HEADER_SIZE, &headers);
 	curl_easy_getinfo(transfer->easy, CURLINFO_REQUEST_SIZE, &sent);
-	return (uint64_t)in + (uint64_t)out + (uint64_t)headers + (uint64_t)sent;
+	/* What the kernel has taken and not yet sent has not moved: on a slow way that
+	 * can be all of it, for long. */
+	if (transfer->fd >= 0 && ioctl(transfer->fd, SIOCOUTQ, &waiting) < 0)
+		waiting = 0;
+	return (uint64_t)in + (uint64_t)out + (uint64_t)headers + (uint64_t)sent -
+	       (uint64_t)waiting;
 }
 
 /* ---- the end -------------------------------------------------------------- */

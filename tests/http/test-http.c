@@ -1,7 +1,9 @@
 /* test-http.c: the pool of HTTP connections against a server that says what the
  * test wants: replies whole and otherwise, deadlines, cancelling, turns. */
 #include <criterion/criterion.h>
+#include <curl/curl.h>
 #include <errno.h>
+#include <netdb.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -567,6 +569,88 @@ Test(http, a_stalled_reply_is_given_up_and_a_slow_one_is_not)
 		drop(slow);
 	}
 	expect_data(slow, 1000);
+	drop(slow);
+	world_end();
+}
+
+#if LIBCURL_VERSION_NUM >= 0x075700	/* an older one waits */
+static atomic_bool names_are_slow, lookup_ended;
+
+/* Instead of the C library's, for libcurl too: names are looked up until the test does
+ * not want that any more, and then there is none. */
+int getaddrinfo(const char *restrict node, const char *restrict service,
+		const struct addrinfo *restrict hints, struct addrinfo **restrict found)
+{
+	while (atomic_load(&names_are_slow))
+		usleep(10000);
+	atomic_store(&lookup_ended, true);
+	return EAI_NONAME;
+}
+
+Test(http, a_name_that_is_looked_up_for_long_keeps_nobody_waiting)
+{
+	struct asked *slow, *good;
+	bool waited;
+
+	world(reply_stall);
+	atomic_store(&names_are_slow, true);
+	slow = get("/", 10);
+	free(slow->request.url);
+	slow->request.url = strdup("http://name.example/");
+	slow->request.deadline = clock_now() + 100 * MS;
+	ask(slow);
+	good = ask(get("/good", 1000));
+	waited = atomic_load(&lookup_ended);
+	atomic_store(&names_are_slow, false);
+	cr_expect(!waited);
+	expect(slow, HTTP_NOT_SENT, -ETIMEDOUT);
+	expect_data(good, 1000);
+	drop(slow);
+	drop(good);
+	while (!atomic_load(&lookup_ended))
+		usleep(10000);
+	world_end();
+}
+#endif
+
+/* Takes the body piece by piece; all of it is in the kernel's hands long before. */
+static bool take_slowly(struct visit *visit)
+{
+	uint64_t last = clock_now(), left = visit->length;
+	int room = 32768;
+	char piece[32768];
+	ssize_t n;
+
+	setsockopt(visit->fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+	for (; left; left -= (uint64_t)n) {
+		n = recv(visit->fd, piece, sizeof(piece) < left ? sizeof(piece) : left,
+			 MSG_WAITALL);
+		if (n <= 0)
+			return false;
+		usleep(30000);
+		if (clock_now() - last > STALL / 2)
+			atomic_store(&drip_paused, true);
+		last = clock_now();
+	}
+	visit_reply(visit, "", 0);
+	return true;
+}
+
+Test(http, a_body_that_a_slow_way_takes_long_to_carry_has_not_stalled)
+{
+	struct server_options options = { .answer = take_slowly, .leaves_body = true };
+	struct asked *slow;
+
+	server = server_start(&options);
+	open_client((struct http_client_options){ .stall_timeout = STALL });
+	for (int i = 0; i < 10; i++) {
+		atomic_store(&drip_paused, false);
+		slow = ask(put("/", sizeof(data)));
+		if (!slow->request.error || !atomic_load(&drip_paused))
+			break;
+		drop(slow);
+	}
+	expect(slow, HTTP_REPLIED, 0);
 	drop(slow);
 	world_end();
 }
