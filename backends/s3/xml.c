@@ -39,6 +39,9 @@ static xmlDocPtr document_read(const char *text, size_t count)
 	xmlDocPtr document;
 
 	pthread_once(&once, xmlInitParser);
+	/* What keeps a connection open while a server works may stand before it all. */
+	for (; count && memchr(" \t\r\n", *text, 4); text++, count--)
+		;
 	if (!count || count > DOCUMENT_MAX)
 		return NULL;
 	parser = xmlNewParserCtxt();
@@ -153,7 +156,7 @@ static int bool_get(const xmlNode *parent, const char *name, bool *value)
 	return error;
 }
 
-/* "Z", or "+01:00" ahead of it; in seconds. */
+/* "Z", or "+01:00" or "+0100" ahead of it; in seconds. */
 static int zone_read(const char *text, int *ahead)
 {
 	int hours, minutes, end = 0;
@@ -162,8 +165,11 @@ static int zone_read(const char *text, int *ahead)
 	*ahead = 0;
 	if (strcmp(text, "Z") == 0)
 		return 0;
-	if (sscanf(text, "%1[+-]%2d:%2d%n", sign, &hours, &minutes, &end) < 3 ||
-	    text[end] || end != 6)
+	if ((sscanf(text, "%1[+-]%2d:%2d%n", sign, &hours, &minutes, &end) < 3 ||
+	     end != 6) &&
+	    (sscanf(text, "%1[+-]%2d%2d%n", sign, &hours, &minutes, &end) < 3 || end != 5))
+		return -EBADMSG;
+	if (text[end])
 		return -EBADMSG;
 	*ahead = (hours * 60 + minutes) * (sign[0] == '-' ? -60 : 60);
 	return 0;

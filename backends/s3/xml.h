@@ -39,7 +39,7 @@ int s3_xml_deleted(const char *text, size_t count, char *key, size_t room,
  * "AssumeRoleResult/Credentials/Expiration".  0, -EBADMSG, -E2BIG. */
 int s3_xml_text(const char *text, size_t count, const char *document,
 		const char *element, char *value, size_t room);
-/* "2009-10-12T17:50:30.000Z" (or "+01:00" for the Z) in seconds since 1970.  0 or -EBADMSG. */
+/* "2009-10-12T17:50:30.000Z" (or "+01:00", "+0100" for the Z) in seconds since 1970.  0 or -EBADMSG. */
 int s3_xml_time(const char *text, uint64_t *seconds);
 /* <Delete> of @nr_keys keys, each behind @prefix (as it is; NULL: none), Quiet,
  * escaped; malloc'ed, *count bytes; or NULL. */

@@ -69,6 +69,16 @@ Test(xml, any_namespace_and_none_will_do)
 	store_listing_free(&listing);
 }
 
+Test(xml, blanks_that_kept_the_connection_open_may_stand_before_it)
+{
+	struct store_listing listing;
+
+	cr_assert_eq(list(" \r\n\t \n" LIST(OBJECT("a")), &listing), 0);
+	cr_expect_eq(listing.nr_entries, 1);
+	store_listing_free(&listing);
+	refuse_list(" \n ");
+}
+
 Test(xml, prefixes_stand_among_the_keys_in_order)
 {
 	struct store_listing listing;
@@ -362,7 +372,11 @@ Test(xml, times_are_those_of_utc)
 	cr_expect_eq(seconds, 1795365646);
 	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46-02:30", &seconds), 0);
 	cr_expect_eq(seconds, 1795378246);
+	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46-0230", &seconds), 0);
+	cr_expect_eq(seconds, 1795378246);
 	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46+1:00", &seconds), -EBADMSG);
+	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46+010", &seconds), -EBADMSG);
+	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46+01000", &seconds), -EBADMSG);
 	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46+01:00x", &seconds), -EBADMSG);
 	cr_expect_eq(s3_xml_time("2026-11-22T17:40:46", &seconds), -EBADMSG);
 	cr_expect_eq(s3_xml_time("2026-11-22", &seconds), -EBADMSG);
