@@ -120,6 +120,9 @@ static int process_wait(struct search *search, pid_t pid, int fd, char *text,
 		end = search->deadline;
 	for (;;) {
 		ended = waitpid(pid, status, WNOHANG);
+		/* Where SIGCHLD is ignored, nobody is told how it ended. */
+		if (ended < 0 && errno == ECHILD)
+			ended = pid;
 		if (more > 0)
 			more = read_some(fd, text, count);
 		if (ended == pid)

@@ -1,5 +1,6 @@
 /* main.c: finds the verb and runs it. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -116,6 +117,8 @@ static int finish_output(int status)
 
 int main(int argc, char **argv)
 {
+	/* Who started us may have ignored it, and then no child would tell its end. */
+	signal(SIGCHLD, SIG_DFL);
 	if (argc < 2) {
 		log_error("a verb is missing; objmap --help lists them");
 		return EXIT_USAGE;

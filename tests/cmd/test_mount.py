@@ -635,6 +635,11 @@ class Run(Mount):
         self.assertEqual(p.stdout.decode().split(), [self.unix()] * 2)
         self.assertEqual(self.mounted(), [])
 
+    def test_its_status_is_ours_also_where_the_ends_of_children_were_ignored(self):
+        self.objmap('mount', 'memory:1M', self.unix(), '--run', 'sh', '-c', 'exit 7',
+                    status=7, preexec_fn=lambda: signal.signal(signal.SIGCHLD,
+                                                               signal.SIG_IGN))
+
     def test_what_it_wrote_is_saved(self):
         require('nbdcopy')
         place = self.volume()

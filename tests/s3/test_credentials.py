@@ -8,6 +8,7 @@ import fcntl
 import http.server
 import json
 import os
+import signal
 import stat
 import struct
 import sys
@@ -382,6 +383,16 @@ class Process(Credentials):
     def test_other_time_zones_are_understood(self):
         self.gives(self.answer(Expiration='2038-01-01T00:30:00+01:00'))
         self.assertEqual(self.found()['expires'], 2145915000)
+
+        self.gives(self.answer(Expiration='2038-01-01T00:30:00+0100'))
+        self.assertEqual(self.found()['expires'], 2145915000)
+
+    def test_it_is_waited_for_where_nobody_is_told_of_its_end(self):
+        self.gives(self.answer())
+        p = subprocess.run([SHOW], env=self.env, stdout=subprocess.PIPE, timeout=60,
+                           preexec_fn=lambda: signal.signal(signal.SIGCHLD,
+                                                            signal.SIG_IGN))
+        self.assertEqual(json.loads(p.stdout)['id'], ID)
 
     def test_no_shell_reads_its_line(self):
         self.program('for a; do echo "$a"; done >"$HOME/args"\n'
