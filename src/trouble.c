@@ -8,6 +8,7 @@
 #include "src/log.h"
 #include "src/trouble.h"
 #include "src/units.h"
+#include "src/utf8.h"
 
 #define LOG_INTERVAL (10 * CLOCK_SECOND)	/* between two announced troubles */
 
@@ -35,6 +36,7 @@ void trouble_note(struct trouble *trouble, bool *in, uint64_t since,
 	va_start(values, format);
 	vsnprintf(reason, sizeof(reason), format, values);
 	va_end(values);
+	utf8_mend(reason);
 	pthread_mutex_lock(&trouble->lock);
 	if (!*in && trouble->nr++ == 0)
 		status->since = since ? since : now;

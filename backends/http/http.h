@@ -77,7 +77,8 @@ struct http_request {
 	/* Filled by the caller; stays until done. */
 	const char *method;		/* GET, HEAD, PUT, POST, DELETE */
 	char *url;			/* malloc'ed, freed by http_request_free() */
-	struct http_headers headers;	/* without Host and Content-Length */
+	struct http_headers headers;	/* without Content-Length; Host is the URL's
+					 * unless it is among them */
 	const struct iovec *body;	/* sent; NULL: none */
 	unsigned int nr_body;
 	uint64_t body_count;		/* Content-Length; sent with PUT and POST

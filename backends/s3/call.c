@@ -114,6 +114,9 @@ static int make_headers(struct s3_call *call)
 	struct http_headers *to = &call->http.headers;
 	int error = http_headers_add_all(to, &call->headers);
 
+	/* As it is signed: libcurl would write some addresses in another way. */
+	if (!error)
+		error = http_headers_add(to, "Host", call->host);
 	if (!error)
 		error = add_options(call, to);
 	if (!error && call->needs_md5)

@@ -18,6 +18,7 @@
 
 #include "backends/s3/client.h"
 #include "src/errors.h"
+#include "src/utf8.h"
 
 /* How an error is taken. */
 enum kind {
@@ -109,6 +110,7 @@ void s3_call_says(struct s3_call *call, enum store_outcome outcome, int error,
 	for (c = call->message; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
 			*c = ' ';
+	utf8_mend(call->message);
 }
 
 void s3_call_is_wrong(struct s3_call *call, const char *why)
@@ -295,15 +297,21 @@ static const char *wrong_object(const struct s3_call *call)
 	return why;
 }
 
+static bool reads_object(const struct s3_call *call)
+{
+	bool of_object = call->key && (!call->query || strncmp(call->query, "versionId=",
+							       10) == 0);
+
+	return of_object && !s3_call_changes(call);
+}
+
 /* NULL, or why this is not what S3 answers to what was asked. */
 static const char *wrong_success(const struct s3_call *call)
 {
 	const struct http_request *http = &call->http;
-	bool of_object = call->key && (!call->query || strncmp(call->query, "versionId=",
-							       10) == 0);
 	const char *etag;
 
-	if (of_object && !s3_call_changes(call))
+	if (reads_object(call))
 		return wrong_object(call);
 	if (is_html(http))
 		return "a web page";
@@ -536,7 +544,7 @@ enum s3_verdict s3_judge(struct s3_call *call)
 	struct http_request *http = &call->http;
 	struct s3_error error = { "", "", "", "" };
 	const char *wrong;
-	bool said_by_s3;
+	bool succeeds = http->status / 100 == 2, said_by_s3;
 
 	if (http->failure == HTTP_NOT_SENT) {
 		judge_not_sent(call);
@@ -547,9 +555,11 @@ enum s3_verdict s3_judge(struct s3_call *call)
 		return S3_JUDGED;
 	}
 	note_clock(call);
-	/* An <Error> can come with 200, too: Complete and copies answer early. */
-	said_by_s3 = http->text && s3_xml_error(http->text, http->text_count, &error);
-	if (http->status / 100 == 2 && !said_by_s3) {
+	/* An <Error> can come with 200, too: Complete and copies answer early.  But what
+	 * stands in an object is its owner's word. */
+	said_by_s3 = http->text && !(succeeds && reads_object(call)) &&
+		     s3_xml_error(http->text, http->text_count, &error);
+	if (succeeds && !said_by_s3) {
 		wrong = wrong_success(call);
 		if (wrong)
 			s3_call_is_wrong(call, wrong);

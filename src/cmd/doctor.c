@@ -26,6 +26,7 @@
 #include "src/errors.h"
 #include "src/log.h"
 #include "src/random.h"
+#include "src/utf8.h"
 #include "src/where.h"
 
 #define NR_FSYNCS    5
@@ -40,6 +41,7 @@ void note(struct findings *findings, const char *name, bool ok,
 	va_start(args, format);
 	vsnprintf(detail, sizeof(detail), format, args);
 	va_end(args);
+	utf8_mend(detail);
 	json_array_append_new(findings->list, json_pack("{s:s, s:b, s:s, s:s?}",
 			      "what", name, "ok", (int)ok, "detail", detail,
 			      "remedy", ok ? NULL : remedy));

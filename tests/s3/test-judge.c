@@ -267,6 +267,50 @@ ParameterizedTest(size_t *index, judge, each_reply_means_one_thing, .timeout = 6
 	script_stop(script);
 }
 
+Test(judge, the_host_that_is_signed_is_the_one_that_is_sent)
+{
+	struct line lines[] = { { "GET /b/k ", "200 OK", OBJECT, "1", 0, 0 }, { 0 } };
+	struct s3_options options = { 0 };
+	char url[64], host[64];
+	struct script *script;
+	struct s3_client *client;
+	struct s3_call call;
+
+	script_environment();
+	script = script_start(lines, false);
+	/* libcurl by itself would make 127.0.0.1 of it. */
+	snprintf(url, sizeof(url), "http://127.1:%u", script_port(script));
+	options.endpoint_url = url;
+	cr_assert_eq(s3_client_open("s3://b", "b", &options, &client), 0);
+	ask(client, &call, "GET", "k", NULL, NULL);
+	cr_assert_eq(call.outcome, STORE_DONE, "%s", call.message);
+	cr_assert(script_header(script, "GET", 0, "Host", host, sizeof(host)));
+	cr_expect_str_eq(host, url + strlen("http://"));
+	s3_call_free(&call);
+	s3_client_close(client);
+	script_stop(script);
+}
+
+Test(judge, what_stands_in_an_object_is_no_word_of_the_server_s)
+{
+	struct line lines[] = {
+		{ "GET /b/k ", "200 OK", OBJECT, XML_ERROR("NoSuchBucket"), 0, 0 }, { 0 },
+	};
+	struct s3_call call = { .method = "GET", .key = "k" };
+	struct script *script;
+	struct s3_client *client;
+
+	script_environment();
+	script = script_start(lines, false);
+	client = script_client(script);
+	s3_wait(client, &call);
+	cr_assert_eq(call.outcome, STORE_DONE, "%s", call.message);
+	cr_expect_str_eq(call.http.text, XML_ERROR("NoSuchBucket"));
+	s3_call_free(&call);
+	s3_client_close(client);
+	script_stop(script);
+}
+
 /* ---- no reply at all --------------------------------------------------------------------- */
 
 static void ask_endpoint(const char *url, struct s3_call *call)
