@@ -135,6 +135,23 @@ static void drop_folder(struct store_listing *listing)
 		drop_entry(listing, 0);
 }
 
+/* Whether @token is the one that this page was asked for with: it would come again
+ * and again. */
+static bool token_is_of(const struct s3_op *op, const char *token)
+{
+	struct query *query = calloc(1, sizeof(*query));
+	size_t length = strlen(op->query);
+	bool same;
+
+	if (!query)
+		return true;
+	query_add(query, "continuation-token", token, "");
+	same = query->too_long || (query->length < length &&
+		strcmp(op->query + length - query->length, query->text) == 0);
+	free(query);
+	return same;
+}
+
 static void listed(struct s3_op *op)
 {
 	struct store_request *request = op->request;
@@ -157,14 +174,14 @@ static void listed(struct s3_op *op)
 	if (!wrong && listing->more && !listing->nr_entries) {
 		if (s3_xml_text(text_of(&op->call), op->call.http.text_count,
 				"ListBucketResult", "NextContinuationToken", token,
-				sizeof(token)) == 0) {
+				sizeof(token)) == 0 && !token_is_of(op, token)) {
 			store_listing_free(listing);
 			s3_op_free(op);
 			s3_count_call(s3, request);
 			list_send(s3, request, token);
 			return;
 		}
-		wrong = "an empty page that is not the last and has no token";
+		wrong = "an empty page that is not the last and has no token of another";
 	}
 	if (wrong) {
 		store_listing_free(listing);

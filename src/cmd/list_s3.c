@@ -44,6 +44,7 @@ struct search {
 	struct folder *first, **last;
 	unsigned int nr_busy;		/* threads with a folder */
 	unsigned int nr_requests;
+	unsigned int nr_folders;	/* ever */
 	bool cut;			/* there was more than may be looked at */
 	int error;			/* the first */
 	struct seen **seen;
@@ -235,42 +236,65 @@ static int add_folder(struct search *search, const char *prefix, unsigned int de
 	folder->depth = depth;
 	strcpy(folder->prefix, prefix);
 	pthread_mutex_lock(&search->lock);
-	*search->last = folder;
-	search->last = &folder->next;
-	pthread_cond_signal(&search->changed);
+	/* Each costs a request. */
+	if (search->nr_folders == REQUESTS_MAX) {
+		search->cut = true;
+		free(folder);
+	} else {
+		search->nr_folders++;
+		*search->last = folder;
+		search->last = &folder->next;
+		pthread_cond_signal(&search->changed);
+	}
 	pthread_mutex_unlock(&search->lock);
 	return 0;
 }
 
-/* One page: its folders go to *folders, one after the other with their 0. */
+/* One page: its folders go to *folders, one after the other with their 0; *nr counts
+ * them, and of more than can be looked at none is kept. */
 static int read_page(const struct folder *folder, const struct store_listing *page,
-		     bool *has_head, FILE *folders)
+		     bool *has_head, FILE *folders, unsigned int *nr)
 {
 	size_t length = strlen(folder->prefix);
 	unsigned int i;
 
+	for (i = 0; i < page->nr_entries; i++)
+		if (strncmp(page->entries[i].key, folder->prefix, length) != 0)
+			return -EBADMSG;
 	for (i = 0; i < page->nr_entries; i++) {
 		const char *key = page->entries[i].key;
 		size_t n = strlen(key);
 
-		if (strncmp(key, folder->prefix, length) != 0)
-			return -EBADMSG;
 		if (strcmp(key + length, "head") == 0)
 			*has_head = true;
-		if (page->entries[i].size == UINT64_MAX && n && key[n - 1] == '/')
+		if (page->entries[i].size == UINT64_MAX && n && key[n - 1] == '/' &&
+		    *nr <= REQUESTS_MAX) {
 			fwrite(key, 1, n + 1, folders);
+			++*nr;
+		}
 	}
 	return 0;
+}
+
+/* The token of the page behind the one of @token. */
+static int read_token(const struct s3_call *call, const char *token, char next[TOKEN_MAX])
+{
+	int error = s3_xml_text(call->http.text, call->http.text_count, "ListBucketResult",
+				"NextContinuationToken", next, TOKEN_MAX);
+
+	/* The same page again, and again. */
+	return !error && strcmp(next, token) == 0 ? -EBADMSG : error;
 }
 
 /* Lists @folder page by page.  0: all of it, or as much as may be. */
 static int list_folder(struct search *search, const struct folder *folder,
 		       bool *has_head, FILE *folders)
 {
-	char token[TOKEN_MAX] = "", *query;
+	char token[TOKEN_MAX] = "", next[TOKEN_MAX], *query;
 	struct store_listing page;
 	struct s3_call call;
 	bool more = true, again = false;
+	unsigned int nr = 0;
 	int error = 0;
 
 	while (!error && more && may_ask(search)) {
@@ -282,14 +306,13 @@ static int list_folder(struct search *search, const struct folder *folder,
 		if (!error)
 			error = s3_xml_list(call.http.text ? call.http.text : "",
 					    call.http.text_count, &page);
-		if (!error)
-			error = read_page(folder, &page, has_head, folders);
 		more = page.more;
 		if (!error && more)
-			error = s3_xml_text(call.http.text, call.http.text_count,
-					    "ListBucketResult",
-					    "NextContinuationToken", token,
-					    sizeof(token));
+			error = read_token(&call, token, next);
+		if (!error)
+			error = read_page(folder, &page, has_head, folders, &nr);
+		if (!error && more)
+			strcpy(token, next);
 		s3_call_free(&call);
 		free(query);
 		store_listing_free(&page);

@@ -302,6 +302,24 @@ Test(s3_store, an_empty_page_is_not_the_end)
 	script_stop(script);
 }
 
+Test(s3_store, empty_pages_that_go_in_a_circle_end)
+{
+	struct line lines[] = {
+		{ "GET /b?list-type=2", "200 OK", NULL,
+		  LISTING("<IsTruncated>true</IsTruncated>"
+			  "<NextContinuationToken>t/1</NextContinuationToken>"), 0, 0 },
+		{ 0 },
+	};
+	struct script *script = script_start(lines, false);
+	struct store *store = script_store(script, NULL);
+	struct store_request request;
+
+	cr_assert_eq(list(store, STORE_LIST, "", NULL, &request), STORE_FAILED);
+	cr_expect_eq(script_count(script, "GET"), 2);
+	store_close(store);
+	script_stop(script);
+}
+
 /* ---- unfinished uploads --------------------------------------------------------------------- */
 
 #define UPLOADS(BODY) "<ListMultipartUploadsResult><EncodingType>url</EncodingType>" BODY \
