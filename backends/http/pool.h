@@ -127,6 +127,7 @@ struct transfer {			/* an easy handle and what it carries */
 	unsigned int nr_fresh;
 	int fd;				/* that libcurl waits for; -1: none */
 	unsigned int sends;		/* times libcurl set out to send it */
+	unsigned int nr_interim;	/* replies of 1xx */
 	bool headed;			/* the reply's headers are complete */
 	bool to_sink;
 	bool chunked, closes;		/* says the reply */

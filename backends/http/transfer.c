@@ -26,6 +26,7 @@
 #define SEND_BUFFER    (256l << 10)
 #define MUCH	      (256u << 10)	/* bytes worth cutting a connection for */
 #define UNKNOWN_LENGTH UINT64_MAX
+#define INTERIM_MAX    1000u	/* replies of 1xx, each of which moves something */
 
 /* Passes @count bytes, which there are, copying them @in or out of the pieces. */
 static void cursor_copy(struct cursor *cursor, char *data, size_t count, bool in)
@@ -202,6 +203,8 @@ static int headers_complete(struct transfer *transfer)
 
 	if (request->status < 200) {	/* 100 Continue: the real one follows */
 		request->reply.length = 0;
+		if (++transfer->nr_interim > INTERIM_MAX)
+			return end_with(transfer, -EPROTO, "the server says again and again that it is at it, and no more");
 		return request->status == 101 ?
 			end_with(transfer, -EPROTO, "101 is no answer to this") : 0;
 	}
@@ -474,7 +477,7 @@ int transfer_load(struct transfer *transfer, struct http_request *request)
 	cursor_seek(&transfer->body, 0);
 	transfer->text_room = 0;
 	transfer->received = 0;
-	transfer->sends = transfer->nr_fresh = 0;
+	transfer->sends = transfer->nr_fresh = transfer->nr_interim = 0;
 	transfer->headed = transfer->to_sink = false;
 	transfer->chunked = transfer->closes = false;
 	transfer->error = 0;

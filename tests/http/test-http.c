@@ -613,6 +613,24 @@ Test(http, a_name_that_is_looked_up_for_long_keeps_nobody_waiting)
 }
 #endif
 
+static bool reply_that_it_is_at_it(struct visit *visit)
+{
+	for (int i = 0; i < 20000; i++)
+		visit_say(visit, "HTTP/1.1 102 Processing\r\n\r\n");
+	return false;
+}
+
+Test(http, a_server_that_only_says_that_it_is_at_it_is_given_up)
+{
+	struct asked *asked;
+
+	world(reply_that_it_is_at_it);
+	asked = ask(get("/", 10));
+	expect(asked, HTTP_LOST, -EPROTO);
+	drop(asked);
+	world_end();
+}
+
 /* Takes the body piece by piece; all of it is in the kernel's hands long before. */
 static bool take_slowly(struct visit *visit)
 {
