@@ -164,6 +164,18 @@ static int absence_of_snapshot(struct volume *volume, const char *key)
 	return error ? error : absence_damaged(volume, key);
 }
 
+/* A commit of ours was made and is not settled yet: what it replaced may be gone, and
+ * @now names what is there instead. */
+static void take_ours(struct volume *volume, const struct stored_head *now)
+{
+	pthread_mutex_lock(&volume->lock);
+	if (now->head.epoch > volume->image.head.epoch) {
+		volume->image = *now;
+		stage_set_size(&volume->stage, now->head.size);
+	}
+	pthread_mutex_unlock(&volume->lock);
+}
+
 static int absence_judge(struct absence *absence, struct stored_head *now)
 {
 	struct volume *volume = absence->volume;
@@ -181,14 +193,16 @@ static int absence_judge(struct absence *absence, struct stored_head *now)
 	error = head_read(volume->store, now);
 	if (error)
 		return error == -ENOENT ? -EIO : error;
-	if (volume->writable) {
-		if (now->head.writer == volume->writer)
-			return absence_damaged(volume, absence->key);
+	if (volume->writable && now->head.writer != volume->writer) {
 		volume_fence(volume, now);
 		return -ESTALE;
 	}
 	if (now->head.epoch == epoch)
 		return absence_damaged(volume, absence->key);
+	if (volume->writable) {
+		take_ours(volume, now);
+		return 0;
+	}
 	error = volume->options.follow ? move_on(volume, now) : 0;
 	if (error)
 		return error;

@@ -270,6 +270,49 @@ Test(races, a_failed_flush_says_so_and_the_next_one_saves_the_data)
 	close_volume(volume);
 }
 
+/* More nodes than stay in memory, and chunks in them than recent refs. */
+#define NR_NODES 66u
+#define NR_IN_NODE 8u
+
+/* The node of a chunk that no commit has touched is replaced by one that has been made
+ * and is not known to have been. */
+Test(races, a_node_that_gc_took_while_a_swap_was_unsettled_is_looked_for_in_the_new_map)
+{
+	const struct volume_create_options wide = { .size = NR_NODES * 1024ull * CHUNK,
+						    .chunk_size = CHUNK };
+	const struct volume_options options = { .writable = true, .map_memory = 1,
+						.pending_limit = 1 << 30 };
+	struct volume *volume;
+	struct store *store;
+	uint32_t node, i;
+
+	cr_assert_eq(with_store(other, act_delete), 0);
+	store = client(other);
+	cr_assert_eq(volume_create(store, &wide), 0);
+	store_close(store);
+	patience = 0;
+	volume = open_with(writer, &options);
+	for (node = 0; node < NR_NODES; node++)
+		for (i = 0; i < NR_IN_NODE; i++)
+			put(volume, node * 1024 + i, 1);
+	cr_assert_eq(flush(volume), 0);
+	for (node = 0; node < NR_NODES; node++)
+		cr_assert_eq(stage_zero(volume_stage(volume), NR_IN_NODE * CHUNK,
+					(node * 1024ull + 1) * CHUNK, 0), 0);
+	on(writer, STORE_PUT, "head", FAULT_LOSE_REPLY, 1, NULL);
+	on(writer, STORE_GET, "head", FAULT_FAIL, 1, NULL);
+	cr_assert_neq(flush(volume), 0, "it is not settled");
+	cr_assert_eq(gc(other, 0), 0);
+	cr_assert_geq(collected.deleted, NR_NODES);
+
+	cr_assert_eq(get(volume, 0), 1);
+	cr_assert_eq(get(volume, 1), 0);
+	cr_assert_eq(flush(volume), 0);
+	cr_assert_eq(reads(other, NULL, 1024), 1);
+	cr_assert_eq(reads(other, NULL, 1025), 0);
+	close_volume(volume);
+}
+
 /* ---- the claim is lost --------------------------------------------------------------- */
 
 Test(races, a_zombie_is_fenced_and_the_new_owners_data_stays)
