@@ -343,11 +343,13 @@ static int delete_in(struct dir *dir, int folder, const char *key, const char *n
 {
 	int lock = key_lock(dir, key), error = 0;
 
-	if (lock < 0)
+	/* Without room it goes unlocked, and makes some. */
+	if (lock < 0 && !is_without_room(lock))
 		return lock;
 	if (unlinkat(folder, name, 0) < 0 && errno != ENOENT)
 		error = -errno;
-	close(lock);
+	if (lock >= 0)
+		close(lock);
 	return error;
 }
 
@@ -404,7 +406,7 @@ static int delete_keys(struct dir *dir, const char *const *keys, unsigned int nr
 
 static enum store_outcome dir_delete(struct dir *dir, struct store_request *request)
 {
-	int error = temporaries_open(dir);
+	int error = locks_open(dir);
 
 	if (error)
 		return failed(request, fail(dir, error, "make", DIR_OWN));

@@ -30,7 +30,8 @@ struct dir {
 
 	pthread_mutex_t lock;
 	int own;			/* DIR_OWN; -1 until something is changed */
-	int own_lock;			/* held: our temporaries are in use */
+	int own_lock;			/* held: our temporaries are in use; -1: there
+					 * are none yet */
 	char own_id[17];		/* their names begin with it */
 	uint64_t next_temporary;
 	int logged_error;		/* what fail() last said, and when */
@@ -76,11 +77,15 @@ void object_tag(uint64_t id, char tag[STORE_TAG_MAX]);
 #define TEMPORARY_NAME 48
 /* Makes DIR_OWN ready and removes what crashed processes left there; once. */
 int temporaries_open(struct dir *dir);
+/* The same for who needs locks only: also where there is no room for a file more. */
+int locks_open(struct dir *dir);
+bool is_without_room(int error);
 void temporaries_close(struct dir *dir);
 /* Creates an empty file; @name gets its name in DIR_OWN. */
 int temporary_create(struct dir *dir, char name[TEMPORARY_NAME]);
 /* Locks @key against every other change, by any process, until the returned
- * descriptor is closed; a process that dies lets go. */
+ * descriptor is closed; a process that dies lets go.  Without room for the lock's
+ * file nobody has it. */
 int key_lock(struct dir *dir, const char *key);
 
 /* ---- dir_list.c */

@@ -20,6 +20,11 @@
 #define ID_DIGITS 16
 #define NR_KEY_LOCKS 64	/* keys share them; a change holds one for microseconds */
 
+bool is_without_room(int error)
+{
+	return error == -ENOSPC || error == -EDQUOT;
+}
+
 static int open_own(int own, const char *name, int flags)
 {
 	int fd = openat(own, name, flags | O_NOFOLLOW | O_CLOEXEC, 0666);
@@ -104,31 +109,48 @@ static int take_id(int own, char id[ID_DIGITS + 1])
 	}
 }
 
+/* The lock is held. */
+static int open_folder(struct dir *dir)
+{
+	int own;
+
+	if (dir->own >= 0)
+		return 0;
+	if (mkdirat(dir->root, DIR_OWN, 0777) < 0 && errno != EEXIST)
+		return -errno;
+	own = beneath_open(dir->root, DIR_OWN, O_RDONLY | O_DIRECTORY);
+	if (own < 0)
+		return own;
+	dir->own = own;
+	return 0;
+}
+
 int temporaries_open(struct dir *dir)
 {
-	int error = 0, own;
+	int error, lock;
 
 	pthread_mutex_lock(&dir->lock);
-	if (dir->own >= 0)
-		goto out;
-	if (mkdirat(dir->root, DIR_OWN, 0777) < 0 && errno != EEXIST) {
-		error = -errno;
-		goto out;
+	error = open_folder(dir);
+	if (!error && dir->own_lock < 0) {
+		remove_leftovers(dir->own);	/* what they took may be needed */
+		lock = take_id(dir->own, dir->own_id);
+		if (lock < 0)
+			error = lock;
+		else
+			dir->own_lock = lock;
 	}
-	own = beneath_open(dir->root, DIR_OWN, O_RDONLY | O_DIRECTORY);
-	if (own < 0) {
-		error = own;
-		goto out;
-	}
-	dir->own_lock = take_id(own, dir->own_id);
-	if (dir->own_lock < 0) {
-		error = dir->own_lock;
-		close(own);
-		goto out;
-	}
-	remove_leftovers(own);
-	dir->own = own;
-out:
+	pthread_mutex_unlock(&dir->lock);
+	return error;
+}
+
+int locks_open(struct dir *dir)
+{
+	int error = temporaries_open(dir);
+
+	if (!is_without_room(error))
+		return error;
+	pthread_mutex_lock(&dir->lock);
+	error = open_folder(dir);
 	pthread_mutex_unlock(&dir->lock);
 	return error;
 }
@@ -137,12 +159,13 @@ void temporaries_close(struct dir *dir)
 {
 	char lock[TEMPORARY_NAME];
 
-	if (dir->own < 0)
-		return;
-	snprintf(lock, sizeof(lock), "%s.lock", dir->own_id);
-	unlinkat(dir->own, lock, 0);
-	close(dir->own_lock);
-	close(dir->own);
+	if (dir->own_lock >= 0) {
+		snprintf(lock, sizeof(lock), "%s.lock", dir->own_id);
+		unlinkat(dir->own, lock, 0);
+		close(dir->own_lock);
+	}
+	if (dir->own >= 0)
+		close(dir->own);
 }
 
 int temporary_create(struct dir *dir, char name[TEMPORARY_NAME])

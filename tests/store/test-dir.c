@@ -517,6 +517,40 @@ Test(dir, a_full_disk_fails_the_put_and_leaves_nothing)
 	remove_tree(log);
 }
 
+Test(dir, a_disk_without_room_for_another_file_is_freed_by_deleting)
+{
+	struct store_request delete = { .keys = (const char *[]){ "c/1" }, .nr_keys = 1 };
+	struct store_reply reply;
+	struct store *store;
+	char key[32];
+	int i, fd;
+
+	mount_small("size=1m,nr_inodes=64");
+	store = open_dir_store(folder);
+	cr_expect_eq(put(store, "c/1", "x", 1, &reply), STORE_DONE);
+	store_close(store);
+	/* Nor is there a lock file of its key yet, as after an update or a copy. */
+	remove_tree(path_of(".objmap"));
+	cr_assert_eq(mkdir(path_of(".objmap"), 0777), 0);
+	for (i = 0, fd = 0; fd >= 0; i++) {
+		snprintf(key, sizeof(key), "filler-%d", i);
+		fd = open(path_of(key), O_CREAT | O_WRONLY, 0600);
+		close(fd);
+	}
+	store = open_dir_store(folder);
+	cr_expect_eq(store_wait(store, STORE_DELETE, &delete), STORE_DONE);
+	cr_expect_eq(get(store, "c/1", &reply), STORE_ABSENT);
+	cr_expect_eq(put(store, "c/2", "x", 1, &reply), STORE_FAILED);
+	cr_expect_eq(reply.error, -ENOSPC);
+	for (i = 0; i < 3; i++) {
+		snprintf(key, sizeof(key), "filler-%d", i);
+		cr_expect_eq(unlink(path_of(key)), 0);
+	}
+	cr_expect_eq(put(store, "c/2", "x", 1, &reply), STORE_DONE);
+	store_close(store);
+	umount(folder);
+}
+
 Test(dir, a_read_only_disk_is_read_and_not_written)
 {
 	struct store_reply reply;
