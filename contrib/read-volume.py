@@ -176,6 +176,28 @@ def sections(data, magic, known):
         at = padded
 
 
+def check_text(data, longest):
+    """DATA as text of 1 to LONGEST bytes."""
+    text = data.decode()
+    if not 1 <= len(data) <= longest or \
+            any(c < ' ' or '\x7f' <= c <= '\x9f' for c in text):
+        raise Damage('has a text that cannot be')
+    return text
+
+
+def check_prefix(data):
+    text = check_text(data, 512)
+    if any(part in ('', '.', '..') for part in text.split('/')):
+        raise Damage('has a prefix that cannot be')
+    return text
+
+
+def check_ascii(field):
+    text = field.rstrip(b'\0')
+    if len(text) == len(field) or any(not 0x20 <= c < 0x7f for c in text):
+        raise Damage('has a holder that cannot be')
+
+
 def check_ref(ref, epoch, length):
     if ref[0] == 0:
         if ref != HOLE:
@@ -185,8 +207,14 @@ def check_ref(ref, epoch, length):
     return ref
 
 
+# Bytes of the sections that have entries: at least one, at most so many.
+MOST = {4: 16 * 24, 5: 1024 * 24, 6: 512 * 28, 8: 8 * (12 + 512)}
+
+
 class Head:
     def __init__(self, data):
+        if len(data) > 49152:
+            raise Damage('is longer than a head can be')
         self.root, self.recent, self.origins, self.snapshots = [], {}, [], None
         self.incomplete = False
         last, seen = 0, set()
@@ -195,12 +223,19 @@ class Head:
                 raise Damage('has section %d after section %d' % (kind, last))
             last = kind
             seen.add(kind)
+            if len(payload) > MOST.get(kind, len(payload)) or \
+                    (kind in MOST and not payload):
+                raise Damage('has %d bytes in section %d' % (len(payload), kind))
+            if kind > 2 and not {1, 2} <= seen:
+                raise Damage('has no section 1 or 2')
             try:
                 self.take(kind, payload)
             except struct.error:
                 raise Damage('has a section %d of a wrong length' % kind) from None
         if not {1, 2} <= seen:
             raise Damage('has no section 1 or 2')
+        if self.state == 3 and seen & {5, 6, 7, 8}:
+            raise Damage('has content though it was deleted')
         self.check()
 
     def take(self, kind, payload):
@@ -211,6 +246,20 @@ class Head:
                 raise Damage('names codec %d' % codec)
         elif kind == 2:
             self.epoch, _, self.nonce, self.committed, _ = struct.unpack('<5Q', payload)
+            if not 1 <= self.epoch <= (1 << 64) - 2:
+                raise Damage('has an epoch that cannot be')
+        elif kind == 3:
+            flags, host, machine, boot = struct.unpack('<40xI64s33s37s', payload)
+            if flags & ~1:
+                raise Damage('has a holder that cannot be')
+            for text in host, machine, boot:
+                check_ascii(text)
+        elif kind == 4:
+            newest = self.epoch
+            for _, epoch, _ in struct.iter_unpack('<QQQ', payload):
+                if epoch > newest:
+                    raise Damage('has a history out of order')
+                newest = epoch
         elif kind == 5:
             self.root = list(struct.iter_unpack('<QQII', payload))
         elif kind == 6:
@@ -220,13 +269,21 @@ class Head:
                 self.recent[chunk] = tuple(ref)
         elif kind == 7:
             self.snapshots = struct.unpack('<QQQ', payload)
+            if not 1 <= self.snapshots[0] <= self.epoch + 1 or \
+                    self.snapshots[2] > self.epoch:
+                raise Damage('names a snapshot list that cannot be')
         elif kind == 8:
-            at = 0
+            last = at = 0
             while at < len(payload):
                 epoch, length = struct.unpack_from('<QI', payload, at)
-                prefix = payload[at + 12:at + 12 + length].decode()
-                self.origins.append((epoch, prefix))
+                prefix = payload[at + 12:at + 12 + length]
+                if not last < epoch <= self.epoch or len(prefix) != length:
+                    raise Damage('has origins that cannot be')
+                self.origins.append((epoch, check_prefix(prefix)))
+                last = epoch
                 at += 12 + length
+        elif kind == 9 and payload:
+            raise Damage('has a section 9 with a payload')
         elif kind == 9:
             self.incomplete = True
 
@@ -261,9 +318,15 @@ def snapshot_list(data):
     found = {}
     for kind, payload in sections(data, b'OBJMSNAP', (1, 2)):
         *numbers, name, prefix = struct.unpack_from('<5QHH', payload)
-        if len(payload) != 44 + name + prefix:
+        if len(payload) != 44 + name + prefix or (kind == 1 and prefix):
             raise Damage('has an entry of a wrong length')
-        text = payload[44:44 + name].decode()
+        text = check_text(payload[44:44 + name], 128)
+        if '/' in text or '@' in text:
+            raise Damage('has a snapshot of a name that cannot be')
+        if not 0 < numbers[0] < numbers[1] or not numbers[4]:
+            raise Damage('has an entry that cannot be')
+        if kind == 2:
+            check_prefix(payload[44 + name:])
         if kind == 1:
             if text in found:
                 raise Damage('has two snapshots of one name')

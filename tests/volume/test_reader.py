@@ -5,6 +5,7 @@ import importlib.util
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 
@@ -269,11 +270,15 @@ class Refuses(ReaderWorld):
         self.both_refuse('frame 0')
 
 
+def golden_head():
+    with open(os.path.join(fixtures.TOP, 'tests/volume/golden-head.h')) as f:
+        return bytes.fromhex(''.join(re.findall(r'"([0-9a-f]+)"', f.read())))
+
+
 class Golden(fixtures.World):
     def test_the_golden_head_means_what_the_manual_says(self):
         reader = load_reader()
-        with open(os.path.join(fixtures.TOP, 'tests/volume/golden-head.h')) as f:
-            data = bytes.fromhex(''.join(re.findall(r'"([0-9a-f]+)"', f.read())))
+        data = golden_head()
         head = reader.Head(data)
         self.assertEqual((head.size, head.chunk, head.frame, head.state),
                          (150000, 65536, 65536, 1))
@@ -287,6 +292,39 @@ class Golden(fixtures.World):
         for at in range(len(data)):
             with self.assertRaises(reader.Damage, msg=at):
                 reader.Head(data[:at] + bytes([data[at] ^ 4]) + data[at + 1:])
+
+    def judged_by_objmap(self, reader, head):
+        """Whether objmap takes the bytes HEAD for a head."""
+        trailer = struct.pack('<8sQIIQI', b'objmapF1', len(head), 0, 1, 5, 0)
+        os.makedirs(self.path('v'), exist_ok=True)
+        with open(self.path('v/head'), 'wb') as f:
+            f.write(head + trailer + reader.crc32c(trailer).to_bytes(4, 'little'))
+        p = self.objmap('info', 'dir:' + self.path('v'), status=None)
+        return b'head is damaged' not in p.stderr
+
+    def test_what_the_manual_forbids_is_refused_by_both(self):
+        reader, good = load_reader(), golden_head()
+        at, payload = 16, {}
+        while at < len(good) - 4:
+            kind, _, length = struct.unpack_from('<HHI', good, at)
+            payload[kind] = at + 8
+            at += 8 + (length + 7) // 8 * 8
+        self.assertTrue(self.judged_by_objmap(reader, good))
+        for section, offset, new in (
+                (2, 0, b'\xff' * 8),			# the last epoch
+                (3, 40, b'\2'), (3, 44, b'\1'),	# a holder's flags and name
+                (4, 12, b'\1'),			# newer than head
+                (7, 0, bytes(8)), (7, 4, b'\1'), (7, 20, b'\1'),
+                (8, 0, bytes(8)), (8, 4, b'\1'),	# an origin's epoch,
+                (8, 8, b'\x0d'),		# length,
+                (8, 12, b'/'), (8, 12, b'../'), (8, 12, b'\1')):	# and prefix
+            at = payload[section] + offset
+            head = good[:at] + new + good[at + len(new):-4]
+            head += reader.crc32c(head).to_bytes(4, 'little')
+            with self.subTest(section=section, offset=offset, new=new):
+                self.assertFalse(self.judged_by_objmap(reader, head))
+                with self.assertRaises(reader.Damage):
+                    reader.Head(head)
 
 
 if __name__ == '__main__':
