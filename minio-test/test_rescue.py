@@ -355,6 +355,18 @@ class OnTheWay(RescueWorld):
         self.proxy = proxy.Proxy(self.endpoint, self.s3)
         self.addCleanup(self.proxy.close)
 
+    def test_few_chunks_among_many_holes_are_each_fetched_once_to_their_place(self):
+        image = bytearray(64 * M)
+        for chunk in range(0, 1024, 146):
+            image[chunk * 64 * K:(chunk + 1) * 64 * K] = self.rng.randbytes(64 * K)
+        self.volume('holes', image)
+        for _ in range(5):
+            self.proxy.forget()
+            found, bad, _ = self.restored('holes', endpoint=self.proxy.endpoint)
+            self.assertTrue(found == image, 'the restored image is another one')
+            self.assertEqual(bad, [])
+            self.assertEqual(len(self.proxy.requests(kind='get', key='/chunk/')), 8)
+
     def test_what_happens_once_does_not_matter(self):
         for key in ('/head', '/chunk/'):
             for harm in ('cut', 'short', 'long', 'until-close', 'corrupt', 'reset-before',

@@ -33,7 +33,8 @@ struct restore {
 	pthread_mutex_t lock;		/* guards what follows, up to the blank line */
 	pthread_cond_t changed;
 	struct job ring[RING_SIZE];
-	uint64_t put, taken, retired;	/* jobs ever; put - retired <= RING_SIZE */
+	uint64_t put, taken, retired;	/* jobs ever; retired <= taken <= put, and
+					 * put - retired <= RING_SIZE */
 	bool stop;			/* no worker takes another one */
 
 	/* The caller's thread only. */
@@ -226,6 +227,10 @@ static int retire(struct restore *restore)
 	while (!job->done && !restore->stop)
 		pthread_cond_wait(&restore->changed, &restore->lock);
 	done = job->done;
+	/* What needs no worker goes before one has looked at it; none may look at what
+	 * comes in its place before its turn. */
+	if (done && restore->taken == restore->retired)
+		restore->taken++;
 	pthread_mutex_unlock(&restore->lock);
 	if (!done || finish_piece(restore, &job->piece, &job->chunk))
 		return -1;
