@@ -8,8 +8,8 @@ import struct
 import threading
 import time
 
-from serving import (ACK, Closed, DISC, EINVAL, GO, INFO, LIST, READ, Raw, SEED, STATUS, STRUCTURED,
-                     Server, UNSUP, WRITE, World, main, pattern, wait_for)
+from serving import (ABORT, ACK, Closed, DISC, EINVAL, GO, INFO, LIST, READ, Raw, SEED, STATUS,
+                     STRUCTURED, Server, UNSUP, WRITE, World, main, pattern, wait_for)
 
 MIB = 1 << 20
 
@@ -157,6 +157,32 @@ class Hostile(World):
         self.assertLess(self.server.resident() - before, 8 * 1024)
         raw.close()
         self.gone()
+
+    def test_who_ends_a_handshake_and_does_not_read_its_end_is_ended(self):
+        def abort(raw):
+            raw.option(ABORT)
+
+        def half_close(raw):
+            raw.s.shutdown(socket.SHUT_WR)
+
+        def begin(raw):
+            raw.option(GO, struct.pack('>IcH', 1, b'x', 0))
+
+        for end in abort, half_close, begin:
+            ours, theirs = socket.socketpair()
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+            server = Server(self, 'memory:16M', '--handshake-ms', '700', '--export',
+                            'x:' + 'd' * 3000, '--fd', str(theirs.fileno()),
+                            pass_fds=[theirs.fileno()])
+            theirs.close()
+            raw = Raw(ours)
+            for _ in range(50):         # more than the socket takes, less than stops it
+                raw.option(INFO, struct.pack('>IcHH', 1, b'x', 1, 2))
+            end(raw)
+            with self.subTest(end=end.__name__):
+                wait_for(lambda: server.status()['clients'] == 0, 'its end')
+            raw.close()
+            server.stop()
 
     def test_a_stalled_handshake_is_ended(self):
         self.serve('memory:16M', '--handshake-ms', '700')

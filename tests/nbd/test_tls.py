@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """TLS: certificates, certificates of clients, pre-shared keys; GnuTLS clients
 (libnbd, qemu) and OpenSSL's own."""
+import ctypes
+import ctypes.util
 import os
 import socket
 import ssl
@@ -135,6 +137,38 @@ class Certificates(Tls):
         time.sleep(0.5)
         raw.put(b'\x16\x03\x01')
         self.assertTrue(server.uses_no_cpu(2, 0.09))
+        raw.close()
+
+    def test_new_keys_that_are_asked_for_and_not_read_cost_no_time(self):
+        """The server has to answer each; where it cannot, it reads no more."""
+        ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        server = Server(self, 'memory:1M', '--tls-certificates', self.path('server'), '--fd',
+                        str(theirs.fileno()), unix=False, pass_fds=[theirs.fileno()])
+        theirs.close()
+        raw = Raw(ours)
+        self.assertEqual(raw.ask(STARTTLS)[0][0], ACK)
+        ours.setblocking(True)          # Python's own time-out is none of OpenSSL's
+        # Python's ssl cannot ask for new keys.
+        lib = ctypes.CDLL(ctypes.util.find_library('ssl'))
+        for name in ('TLS_client_method', 'SSL_CTX_new', 'SSL_new'):
+            getattr(lib, name).restype = ctypes.c_void_p
+        context = ctypes.c_void_p(lib.SSL_CTX_new(ctypes.c_void_p(lib.TLS_client_method())))
+        tls = ctypes.c_void_p(lib.SSL_new(context))
+        self.assertEqual(lib.SSL_set_fd(tls, raw.s.fileno()), 1)
+        self.assertEqual(lib.SSL_connect(tls), 1)
+        for _ in range(100):            # 1: the peer has to change its keys, too
+            self.assertEqual(lib.SSL_key_update(tls, 1), 1)
+            self.assertEqual(lib.SSL_do_handshake(tls), 1)
+        self.assertTrue(server.uses_no_cpu(1, 0.09))
+        # It goes on with who reads again.
+        option = struct.pack('>8sII', b'IHAVEOPT', STARTTLS, 0)
+        self.assertEqual(lib.SSL_write(tls, option, len(option)), len(option))
+        answer = ctypes.create_string_buffer(20)
+        self.assertEqual(lib.SSL_read(tls, answer, 20), 20)
+        self.assertEqual(struct.unpack('>QII', answer.raw[:16])[2], INVALID)
+        lib.SSL_free(tls)
+        lib.SSL_CTX_free(context)
         raw.close()
 
     def openssl(self, server, version):

@@ -67,6 +67,11 @@ bool nbd_connection_in_handshake(const struct nbd_connection *connection)
 	return connection->phase <= NBD_TLS_START;
 }
 
+bool nbd_connection_has_deadline(const struct nbd_connection *connection)
+{
+	return nbd_connection_in_handshake(connection) || connection->talk.count;
+}
+
 void nbd_connection_settled(struct nbd_connection *connection)
 {
 	atomic_store(&connection->handshaking, false);
@@ -110,7 +115,8 @@ static void watch(int epoll, int fd, struct nbd_source *source, uint32_t *was,
 static void watch_both(struct nbd_connection *connection)
 {
 	/* Not while STARTTLS is still being granted: nothing would read it. */
-	bool takes = !connection->blocked && connection->phase != NBD_FINISHING &&
+	bool takes = !connection->blocked && !connection->answering &&
+		     connection->phase != NBD_FINISHING &&
 		     !(connection->phase == NBD_TLS_START && connection->talk.count);
 	uint32_t in = takes ? EPOLLIN : 0;
 	uint32_t out = connection->unsent ? EPOLLOUT : 0;
@@ -245,7 +251,7 @@ bool nbd_connection_receive(struct nbd_connection *connection)
 	unsigned int round;
 
 	if (connection->phase == NBD_TLS_START || connection->phase >= NBD_FINISHING ||
-	    connection->blocked)
+	    connection->blocked || connection->answering)
 		return false;
 	connection->read_again = false;
 	for (round = 0; round < RECEIVE_ROUNDS; round++) {
@@ -335,7 +341,7 @@ void nbd_connection_work(struct nbd_connection *connection)
 		nbd_connection_close(connection);
 		return;
 	}
-	if (connection->read_again && !connection->blocked &&
+	if (connection->read_again && !connection->blocked && !connection->answering &&
 	    connection->phase < NBD_FINISHING)
 		nbd_connection_ready(connection);
 	atomic_store_explicit(&connection->status_in_flight, connection->nr_requests,
@@ -350,8 +356,12 @@ void nbd_connection_event(struct nbd_connection *connection, uint32_t events)
 	if (connection->phase == NBD_CLOSED)
 		return;
 	takes = connection->phase < NBD_FINISHING && !connection->blocked;
-	if (events & EPOLLOUT)
+	if (events & EPOLLOUT) {
 		connection->unsent = false;
+		if (connection->answering)
+			connection->read_again = true;
+		connection->answering = false;
+	}
 	if (takes && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		received = nbd_connection_receive(connection);
 	/* Gone for good: nobody is left to read a reply. */

@@ -77,6 +77,7 @@ struct nbd_connection {
 	bool blocked;			/* takes nothing more until replies left */
 	bool unsent;			/* the socket took no more */
 	bool read_again;		/* there may be more than epoll tells */
+	bool answering;			/* TLS reads on when what it says itself has left */
 	bool big_writes;		/* payload goes straight into its buffer */
 	uint64_t drain;			/* bytes of a refused payload to skip */
 	struct nbd_request *refused;	/* its write, answered when it is skipped */
@@ -127,6 +128,9 @@ void nbd_connection_free(struct nbd_connection *connection);
 /* The handshake is over, well or not. */
 void nbd_connection_settled(struct nbd_connection *connection);
 bool nbd_connection_in_handshake(const struct nbd_connection *connection);
+/* Whether it ends at its deadline: the handshake goes on, or its replies are not
+ * read, whatever the peer has said since. */
+bool nbd_connection_has_deadline(const struct nbd_connection *connection);
 
 /* ---- stream.c: bytes in and out, plain or TLS; never waits ------------------------ */
 

@@ -161,7 +161,7 @@ static void check_deadlines(struct nbd_loop *loop)
 		return;
 	loop->next_deadline = 0;
 	TAILQ_FOREACH(connection, &loop->connections, link) {
-		if (!nbd_connection_in_handshake(connection))
+		if (!nbd_connection_has_deadline(connection))
 			continue;
 		if (connection->deadline <= loop->now) {
 			log_debug("nbd: %s: no handshake in time, closed",

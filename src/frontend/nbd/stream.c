@@ -52,6 +52,9 @@ static ssize_t tls_read(struct nbd_connection *connection,
 			       (int)(iov[i].iov_len - done));
 		if (got <= 0) {
 			error = tls_error(connection, got);
+			/* It has to answer the peer (a new key was asked for). */
+			if (error == -EAGAIN && SSL_want_write(connection->tls))
+				connection->answering = connection->unsent = true;
 			return all ? all : error;
 		}
 		done += (size_t)got;
