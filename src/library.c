@@ -69,16 +69,49 @@ uint64_t objmap_size(const struct objmap *device)
 	return stage_size(device->export->stage);
 }
 
+/* How much of @count bytes one request takes. */
+static size_t request_part(const struct objmap *device, size_t count)
+{
+	size_t longest = device->export->stage->geometry.max_request;
+
+	return count < longest ? count : longest;
+}
+
+/* Whether all of the range is there: what lies outside is refused before a part of
+ * it is written. */
+static bool has_range(const struct objmap *device, size_t count, uint64_t offset)
+{
+	uint64_t size = objmap_size(device);
+
+	return offset <= size && count <= size - offset;
+}
+
 int objmap_pread(struct objmap *device, void *buffer, size_t count,
 		 uint64_t offset)
 {
-	return count ? stage_read(device->export->stage, buffer, count, offset, 0) : 0;
+	int error = count && !has_range(device, count, offset) ? -EINVAL : 0;
+	size_t done, part;
+
+	for (done = 0; !error && done < count; done += part) {
+		part = request_part(device, count - done);
+		error = stage_read(device->export->stage, (char *)buffer + done, part,
+				   offset + done, 0);
+	}
+	return error;
 }
 
 int objmap_pwrite(struct objmap *device, const void *buffer, size_t count,
 		  uint64_t offset)
 {
-	return count ? stage_write(device->export->stage, buffer, count, offset, 0) : 0;
+	int error = count && !has_range(device, count, offset) ? -EINVAL : 0;
+	size_t done, part;
+
+	for (done = 0; !error && done < count; done += part) {
+		part = request_part(device, count - done);
+		error = stage_write(device->export->stage, (const char *)buffer + done,
+				    part, offset + done, 0);
+	}
+	return error;
 }
 
 int objmap_zero(struct objmap *device, uint64_t count, uint64_t offset)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -127,6 +128,22 @@ Test(library, what_is_outside_or_not_allowed_is_refused)
 	cr_assert_eq(objmap_pread(device, &byte, 1, 0), 0);
 	cr_assert_eq(byte, 0);
 	cr_assert_eq(objmap_flush(device), 0);
+	cr_assert_eq(objmap_close(device), 0);
+}
+
+/* More than what goes into one request of a stage. */
+Test(library, one_call_moves_any_number_of_bytes_that_the_device_has)
+{
+	const size_t count = (5ull << 30) + 5, size = 6ull << 30;
+	struct objmap *device = opened("null:6G", 0);
+	char *bytes = mmap(NULL, count, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS |
+			   MAP_NORESERVE, -1, 0);
+
+	cr_assert_neq(bytes, MAP_FAILED);
+	cr_assert_eq(objmap_pwrite(device, bytes, count, 7), 0);
+	cr_assert_eq(objmap_pwrite(device, bytes, count, size - count + 1), -EINVAL);
+	cr_assert_eq(objmap_pwrite(device, bytes, count, UINT64_MAX), -EINVAL);
+	munmap(bytes, count);
 	cr_assert_eq(objmap_close(device), 0);
 }
 
