@@ -139,7 +139,10 @@ int copy_verb_run(const struct options *options, int nr_arguments, char **argume
 	struct copy_end source, target = { .fd = -1 };
 	int error, status;
 
-	catch_signals();
+	/* Nothing of a stream has to be ended in order, and who does not read on would
+	 * keep the end waiting. */
+	if (strcmp(arguments[1], "-") != 0)
+		catch_signals();
 	error = source_open(options, arguments[0], &source);
 	if (!error)
 		error = target_open(options, arguments[1], &source, &target);

@@ -1,9 +1,11 @@
 /* main.c: finds the verb and runs it. */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config.h"
 #include "src/cmd/main.h"
@@ -115,8 +117,22 @@ static int finish_output(int status)
 	return status;
 }
 
+/* Where the caller has closed a standard descriptor, the next file that is opened
+ * would have its number, and what is logged or printed would be written into an
+ * image.  What stands there instead can be used no more than a closed one. */
+static bool occupy_standard_descriptors(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 &&
+		    open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+			return false;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
+	if (!occupy_standard_descriptors())
+		return EXIT_FAILURE;
 	/* Who started us may have ignored it, and then no child would tell its end. */
 	signal(SIGCHLD, SIG_DFL);
 	if (argc < 2) {

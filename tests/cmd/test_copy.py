@@ -293,6 +293,24 @@ class Copy(World):
         self.assertEqual(p.returncode, 1)
         self.assertIn(b'No space left', p.stderr)
 
+    def test_closed_standard_descriptors_are_no_files_that_are_copied(self):
+        """Else what is told on standard error would be written into the image."""
+        for fd in range(3):
+            p = self.start(OBJMAP, 'copy', '--overwrite', '-q', 'pattern:16G',
+                           self.path('out%d' % fd), preexec_fn=lambda: os.close(fd))
+            wait_for(lambda: os.path.exists(self.path('out%d' % fd)), 'the copy')
+            self.assertEqual(os.readlink('/proc/%d/fd/%d' % (p.pid, fd)), '/dev/null')
+            p.kill()
+            p.wait(20)
+            os.unlink(self.path('out%d' % fd))
+
+    def test_a_copy_into_a_stream_that_nobody_reads_can_be_ended(self):
+        p = self.start(OBJMAP, 'copy', '-q', 'pattern:1G', '-', stdout=subprocess.PIPE)
+        p.stdout.read(1)                # it is in the middle of it
+        p.terminate()
+        self.assertEqual(p.wait(20), -signal.SIGTERM)
+        p.stdout.close()
+
     def test_progress_is_told_unless_quiet(self):
         def start(*more):
             with open(self.path('err' + ''.join(more)), 'wb') as err:

@@ -57,6 +57,22 @@ class Mount(World):
 
 
 class Daemon(Mount):
+    def test_closed_standard_descriptors_are_no_files_of_the_daemon(self):
+        def close_all():
+            for fd in range(3):
+                os.close(fd)
+
+        where = self.unix()
+        # Where it is mounted cannot be told: that is an error, as ever.
+        p = self.start(OBJMAP, 'mount', 'memory:1M', where, preexec_fn=close_all)
+        self.assertEqual(p.wait(60), 1)
+        pid = self.pid(where)
+        self.pids.append(pid)
+        self.assertEqual({os.readlink('/proc/%d/fd/%d' % (pid, fd)) for fd in range(3)},
+                         {'/dev/null'})
+        os.kill(pid, signal.SIGTERM)    # what tells of signals has not been lost
+        wait_gone(pid)
+
     def test_a_port_that_was_free_is_printed_and_works(self):
         where = self.mount('memory:1M', 'nbd://127.0.0.1:0/disk')
         self.assertRegex(where, r'^nbd://127\.0\.0\.1:[1-9][0-9]*/disk$')
