@@ -15,6 +15,7 @@
 #include "src/place_s3.h"
 #include "src/place_url.h"
 #include "src/units.h"
+#include "src/utf8.h"
 
 #ifdef HAVE_LIBNBD
 #define NBD_IS_BUILT true
@@ -500,6 +501,10 @@ int place_parse(const char *text, unsigned int accept, struct place *place)
 	error = find_scheme(text, length, &scheme);
 	if (error)
 		return error;
+	if (!utf8_is_text(text, strlen(text))) {
+		log_error("%s: is not UTF-8: write its other bytes as %%XX", text);
+		return -EINVAL;
+	}
 	place->text = strdup(text);
 	place->scheme = strdup(scheme->name);
 	place->is_volume = scheme->is_volume;

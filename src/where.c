@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "src/log.h"
+#include "src/utf8.h"
 #include "src/where.h"
 
 #define HASH_BYTES 8	/* of SHA-256: 16 hex digits */
@@ -355,6 +356,12 @@ int where_parse(const char *text, struct where *where)
 	where->text = strdup(text);
 	if (where->text)
 		error = parse_kind(where);
+	if (!error && !(utf8_is_text(text, strlen(text)) &&
+			utf8_is_text(where->canonical, strlen(where->canonical)))) {
+		log_error("%s: its name is not UTF-8, and status could not tell of it: give another one",
+			  where->canonical);
+		error = -EINVAL;
+	}
 	if (error == -ENOMEM)
 		log_error("%s: out of memory", text);
 	if (error)

@@ -23,8 +23,8 @@ static int print_all_json(const struct options *options)
 			continue;
 		option_shown(options, spec, &text, &source);
 		json_object_set_new(all, spec->name,
-				    json_pack("{s:s?, s:s}", "value", text,
-					      "source", text ? source : "none"));
+				    json_pack("{s:o, s:s}", "value",
+					      print_json_text(text), "source", text ? source : "none"));
 	}
 	return print_json(all);
 }

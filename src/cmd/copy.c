@@ -48,8 +48,9 @@ static int print_result(const struct options *options,
 	FILE *out = target->stream ? stderr : stdout;
 
 	if (option_flag(options, "json") && !target->stream)
-		return print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:b}",
-			"source", source->text, "destination", target->text,
+		return print_json(json_pack("{s:o, s:o, s:I, s:I, s:I, s:f, s:b}",
+			"source", print_json_text(source->text),
+			"destination", print_json_text(target->text),
 			"bytes", (json_int_t)r->bytes,
 			"read_bytes", (json_int_t)r->read_bytes,
 			"written_bytes", (json_int_t)r->written_bytes,

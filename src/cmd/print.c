@@ -8,6 +8,7 @@
 
 #include "src/cmd/print.h"
 #include "src/log.h"
+#include "src/utf8.h"
 
 int print_json(json_t *value)
 {
@@ -21,6 +22,22 @@ int print_json(json_t *value)
 	putchar('\n');
 	json_decref(value);
 	return error ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+json_t *print_json_text(const char *text)
+{
+	json_t *value;
+	char *copy;
+
+	if (!text)
+		return json_null();
+	copy = strdup(text);
+	if (!copy)
+		return NULL;
+	utf8_mend(copy);
+	value = json_string(copy);
+	free(copy);
+	return value;
 }
 
 const char *print_time(uint64_t seconds, char text[PRINT_TIME_TEXT])

@@ -10,6 +10,9 @@
 /* Prints @value on standard output and gives it up.  Returns an exit status. */
 int print_json(json_t *value);
 
+/* A path or a value as JSON has it: what is not UTF-8 becomes '?'.  NULL stays null. */
+json_t *print_json_text(const char *text);
+
 /* Seconds since 1970 as "2026-03-01 10:02:11" in local time, "never" for 0. */
 #define PRINT_TIME_TEXT 32
 const char *print_time(uint64_t seconds, char text[PRINT_TIME_TEXT]);

@@ -190,7 +190,7 @@ static int read_file(struct serve_file *file)
 	}
 	if (!error && ferror(in)) {
 		error = -EIO;
-		log_error("%s: cannot be read", file->path);
+		log_error("%s: cannot be read: %s", file->path, strerror(errno));
 	}
 	free(line);
 	fclose(in);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #include "src/cmd/serving.h"
 #include "src/daemon.h"
 #include "src/log.h"
+#include "src/utf8.h"
 
 /* ---- options ------------------------------------------------------------------------ */
 
@@ -49,29 +51,67 @@ static void read_export_options(const struct options *options,
 	read_volume_options(options, &export->volume);
 }
 
-static bool is_stream(int fd, struct stat *st)
+/* A socket that two programs talk over: it has a beginning and an end of bytes, and
+ * nobody is to be accepted from it. */
+static bool is_stream_socket(int fd)
 {
-	return fstat(fd, st) == 0 && (S_ISSOCK(st->st_mode) || S_ISFIFO(st->st_mode));
+	int type = 0, listening = 0;
+	socklen_t size = sizeof(type);
+
+	return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+	       type == SOCK_STREAM &&
+	       getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 &&
+	       !listening;
+}
+
+static bool is_stream(int fd)
+{
+	struct stat st;
+
+	return is_stream_socket(fd) || (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode));
 }
 
 /* Before anything is opened, which could take the number of a descriptor that
  * was never handed over. */
 static int check_stream(const struct where *where)
 {
-	struct stat st;
-
 	if (where->kind == WHERE_STDIO) {
-		if (is_stream(STDIN_FILENO, &st) && is_stream(STDOUT_FILENO, &st))
+		if (is_stream(STDIN_FILENO) && is_stream(STDOUT_FILENO))
 			return 0;
 		log_error("-: standard input and output are no connected stream: inetd, ssh and the like give a socket or two pipes");
 		return 1;
 	}
-	if (where->kind != WHERE_FD || is_stream(where->fd, &st))
+	if (where->kind != WHERE_FD || is_stream_socket(where->fd))
 		return 0;
 	log_error("fd:%d: %s", where->fd, fcntl(where->fd, F_GETFD) < 0 ?
 		  "no such descriptor is open" :
 		  "it is no connected stream: NBD needs a socket");
 	return 1;
+}
+
+static bool is_same(int a, int b)
+{
+	struct stat x, y;
+
+	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+	       x.st_ino == y.st_ino;
+}
+
+/* inetd makes the connection standard error, too: what is told there would come
+ * between the answers.  Returns whether it was so, and is no more. */
+static bool free_standard_error(const struct where *where)
+{
+	int null;
+
+	if (!is_same(STDERR_FILENO, where->fd) &&
+	    !(where->kind == WHERE_STDIO && is_same(STDERR_FILENO, STDOUT_FILENO)))
+		return false;
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null >= 0) {
+		dup2(null, STDERR_FILENO);
+		close(null);
+	}
+	return true;
 }
 
 static int check_spec(const struct mount_spec *spec)
@@ -85,6 +125,11 @@ static int check_spec(const struct mount_spec *spec)
 	if (spec->export.writable && strncmp(spec->place.scheme, "http", 4) == 0) {
 		log_error("%s: a web server's files are never writable; 'objmap copy' it somewhere that is",
 			  spec->place.text);
+		return EXIT_USAGE;
+	}
+	if (spec->export.description &&
+	    !utf8_is_text(spec->export.description, strlen(spec->export.description))) {
+		log_error("--description is not UTF-8, which NBD wants");
 		return EXIT_USAGE;
 	}
 	if (volume->follow && !spec->place.is_volume) {
@@ -194,17 +239,19 @@ static int command_status(int wait_status)
 	return WEXITSTATUS(wait_status);
 }
 
-/* Everything is served.  Returns 0, or the command's exit status. */
+/* Everything is served.  @log: where to log, unless it is given; NULL: as ever.
+ * Returns 0, or the command's exit status. */
 static int serve(const struct options *options, struct mounts *mounts,
-		 struct daemon *daemon, char **command, bool silent)
+		 struct daemon *daemon, char **command, bool silent, const char *log)
 {
 	char *text = command || silent ? NULL :
 		     ready_text(mounts, option_flag(options, "json"));
 	int error, wait_status = 0;
 	pid_t child = 0;
 
-	error = daemon_ready(daemon, text, option_text(options, "log"),
-			     read_log_level(options));
+	if (option_text(options, "log"))
+		log = option_text(options, "log");
+	error = daemon_ready(daemon, text, log, read_log_level(options));
 	free(text);
 	if (!error && command) {
 		child = daemon_run(command, mounts_where(mounts, 0));
@@ -261,6 +308,7 @@ int serving_run(const struct options *options, struct mount_spec *specs,
 	bool foreground = command || option_flag(options, "foreground") ||
 			  mounts_options.nr_listen_fds;
 	bool silent = false;
+	const char *log = NULL;
 	struct mounts *mounts = NULL;
 	struct daemon daemon;
 	int error, status = check_tls(options, specs, nr_specs), end_status;
@@ -271,6 +319,10 @@ int serving_run(const struct options *options, struct mount_spec *specs,
 			continue;
 		silent = foreground = true;
 		status = check_stream(&specs[i].where);
+		if (!status && free_standard_error(&specs[i].where)) {
+			log = "syslog";
+			log_open(log, read_log_level(options));
+		}
 	}
 	if (status)
 		return status;
@@ -288,7 +340,7 @@ int serving_run(const struct options *options, struct mount_spec *specs,
 	if (error)
 		status = error == -EINVAL ? EXIT_USAGE : 1;
 	else
-		status = serve(options, mounts, &daemon, command, silent);
+		status = serve(options, mounts, &daemon, command, silent, log);
 	end_status = mounts ? mounts_close(mounts) : 0;
 	return status ? status : end_status;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "src/crc32c.h"
+#include "src/utf8.h"
 #include "src/volume/bytes.h"
 
 int format_bad(struct format_fault *fault, size_t offset, const char *what, ...)
@@ -22,38 +23,6 @@ int format_bad(struct format_fault *fault, size_t offset, const char *what, ...)
 		va_end(arguments);
 	}
 	return -EBADMSG;
-}
-
-/* Bytes of the UTF-8 sequence at @text, and its code point; 0: it is none. */
-static size_t utf8_next(const uint8_t *text, size_t length, uint32_t *point)
-{
-	static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
-	size_t count, i;
-
-	if (text[0] < 0x80) {
-		*point = text[0];
-		return 1;
-	}
-	if (text[0] >= 0xc2 && text[0] <= 0xdf)
-		count = 2;
-	else if ((text[0] & 0xf0) == 0xe0)
-		count = 3;
-	else if (text[0] >= 0xf0 && text[0] <= 0xf4)
-		count = 4;
-	else
-		return 0;
-	if (count > length)
-		return 0;
-	*point = text[0] & (0x7f >> count);
-	for (i = 1; i < count; i++) {
-		if ((text[i] & 0xc0) != 0x80)
-			return 0;
-		*point = *point << 6 | (text[i] & 0x3f);
-	}
-	if (*point < least[count] || *point > 0x10ffff ||
-	    (*point >= 0xd800 && *point <= 0xdfff))
-		return 0;
-	return count;
 }
 
 bool text_is_printable(const char *text, size_t length)

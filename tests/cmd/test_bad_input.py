@@ -416,6 +416,33 @@ class BadInput(World):
             with self.subTest(args=args):
                 self.refused(2, says, *args)
 
+    def test_what_json_and_nbd_could_not_tell_is_refused(self):
+        """Both know UTF-8 only."""
+        odd = self.path('caf\udce9')
+        where = 'nbd+unix:///?socket=' + self.path('s')
+        for says, kw, args in (
+                (b'%XX', {}, ['create', 'dir:' + odd, '--size', '1M']),
+                (b'is not UTF-8', {}, ['mount', 'memory:1M', odd]),
+                (b'is not UTF-8', {'cwd': odd}, ['mount', 'memory:1M', './disk']),
+                (b'--description is not UTF-8', {},
+                 ['mount', 'memory:1M', where, '--description', 'caf\udce9'])):
+            os.makedirs(odd, exist_ok=True)
+            with self.subTest(args=args):
+                self.assertIn(says, self.objmap(*args, status=2, **kw).stderr)
+            self.assertEqual(os.listdir(odd), [])
+            os.rmdir(odd)
+            self.assertFalse(os.path.lexists(odd))
+        os.mkdir(odd)
+        self.objmap('create', 'dir:' + self.path('caf%e9') + '/vol', '--size', '1M')
+        self.assertTrue(os.path.isdir(odd + '/vol'))
+        # A plain file may be called as it likes.
+        image = self.image(1 << 16)
+        said = json.loads(self.objmap('copy', image, odd + '/image', '--json').stdout)
+        self.assertEqual(said['destination'], self.path('caf?/image'))
+        said = json.loads(self.objmap('config', '--json', env=dict(
+            self.env, OBJMAP_STATE=odd)).stdout)
+        self.assertEqual(said['state']['value'], self.path('caf?'))
+
     def test_options_of_a_server_that_do_not_go_together(self):
         image, where = self.image(1 << 16), 'nbd+unix:///?socket=' + self.path('s')
         vol, key = 's3://bucket/vol', 's3+object://bucket/key'

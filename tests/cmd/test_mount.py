@@ -198,6 +198,17 @@ class Daemon(Mount):
         for where in 'fd:0', '-':
             p = self.objmap('mount', place, where, status=1, stdin=subprocess.DEVNULL)
             self.assertIn(b'no connected stream', p.stderr)
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(self.path('listening'))
+        listening.listen()
+        datagrams, pipe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), os.pipe()
+        for fd in (listening.fileno(), datagrams.fileno(), *pipe):
+            p = self.objmap('mount', place, 'fd:%d' % fd, status=1, pass_fds=[fd])
+            self.assertIn(b'no connected stream', p.stderr)
+        for one in listening, datagrams:
+            one.close()
+        for fd in pipe:
+            os.close(fd)
         self.assertEqual(self.objmap('info', place, '--json').stdout, before)
 
     def test_a_public_address_needs_tls_or_a_word(self):
@@ -719,6 +730,22 @@ class Streams(Mount):
         del h
         out, err = p.communicate(timeout=20)
         self.assertEqual((p.returncode, out), (0, b''), err)
+
+    def test_nothing_is_told_into_a_connection_that_is_standard_error_too(self):
+        """As under inetd."""
+        for where in '-', 'fd:0':
+            ours, theirs = socket.socketpair()
+            p = self.start(OBJMAP, 'mount', 'memory:1M', where, '--log-level', 'debug',
+                           stdin=theirs, stdout=theirs, stderr=theirs)
+            theirs.close()
+            h = nbd_handle()
+            h.connect_socket(os.dup(ours.fileno()))
+            ours.close()
+            h.pwrite(b'x' * 512, 0)
+            self.assertEqual(h.pread(512, 0), b'x' * 512)
+            h.shutdown()
+            del h
+            self.assertEqual(p.wait(20), 0)
 
     def test_systemd_sockets_are_served(self):
         h = nbd_handle()

@@ -47,6 +47,17 @@ class Options(World):
         raw.option(EXPORT_NAME, b'zz')
         self.assertTrue(raw.closed())
 
+    def test_a_long_description_ends_with_a_whole_character(self):
+        """Strings have 4,096 bytes at most, and are UTF-8."""
+        text = 'ab' + 'é' * 3000
+        raw = Server(self, 'memory:1M', '--export', 'x:' + text).raw()
+        listed = raw.ask(LIST)[0][1][5:]
+        told = [data[2:] for kind, data in raw.go(b'x', [2], INFO)
+                if kind == REP_INFO and data[:2] == b'\0\2']
+        self.assertEqual([listed.decode(), told[0].decode()], [text[:2 + 2047]] * 2)
+        raw = Server(self, 'memory:1M', '--export', 'x:a' + text).raw()
+        self.assertEqual(raw.ask(LIST)[0][1][5:].decode(), 'a' + text[:2 + 2046])
+
     def test_list_tells_names_and_descriptions(self):
         raw = self.raw()
         self.assertEqual(raw.ask(LIST), [(SERVER, b'\0\0\0\1athe first'),

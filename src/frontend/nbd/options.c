@@ -5,6 +5,7 @@
 #include "src/export.h"
 #include "src/frontend/nbd/connection.h"
 #include "src/log.h"
+#include "src/utf8.h"
 
 #define ALLOCATION "base:allocation"
 
@@ -46,35 +47,6 @@ static uint16_t export_flags(const struct nbd_connection *connection,
 	return flags;
 }
 
-bool nbd_string_valid(const uint8_t *at, size_t count)
-{
-	size_t i = 0, more;
-	uint32_t code;
-
-	while (i < count) {
-		uint8_t first = at[i++];
-
-		if (first == 0)
-			return false;
-		if (first < 0x80)
-			continue;
-		more = first >= 0xf0 ? 3 : first >= 0xe0 ? 2 : 1;
-		if (first < 0xc2 || first > 0xf4 || count - i < more)
-			return false;
-		code = first & (0x3fu >> more);
-		for (; more; more--) {
-			if ((at[i] & 0xc0) != 0x80)
-				return false;
-			code = code << 6 | (at[i++] & 0x3f);
-		}
-		/* Overlong forms, surrogates, beyond Unicode. */
-		if ((first >= 0xe0 && code < 0x800) || (first >= 0xf0 && code < 0x10000) ||
-		    (code >= 0xd800 && code < 0xe000) || code > 0x10ffff)
-			return false;
-	}
-	return true;
-}
-
 /* Cuts a string with a 32-bit length before it from @data.  0, -EINVAL or
  * -E2BIG. */
 static int take_string(const uint8_t **data, size_t *count,
@@ -90,7 +62,7 @@ static int take_string(const uint8_t **data, size_t *count,
 	*string = *data + 4;
 	*data += 4 + *length;
 	*count -= 4 + *length;
-	return nbd_string_valid(*string, *length) ? 0 : -EINVAL;
+	return utf8_is_text(*string, *length) ? 0 : -EINVAL;
 }
 
 static void refuse(struct nbd_connection *connection, uint32_t option, int error)
@@ -150,7 +122,7 @@ static void take_list(struct nbd_connection *connection, size_t count)
 			continue;
 		description = export->description ? export->description : "";
 		name_count = strlen(export->name);
-		description_count = strnlen(description, NBD_STRING_MAX);
+		description_count = utf8_cut(description, NBD_STRING_MAX);
 		at = wire_put32(entry, (uint32_t)name_count);
 		memcpy(at, export->name, name_count);
 		memcpy(at + name_count, description, description_count);
@@ -164,7 +136,7 @@ static void tell_text(struct nbd_connection *connection, uint32_t option,
 		      uint16_t type, const char *text)
 {
 	uint8_t entry[2 + NBD_STRING_MAX];
-	size_t count = strnlen(text, NBD_STRING_MAX);
+	size_t count = utf8_cut(text, NBD_STRING_MAX);
 
 	memcpy(wire_put16(entry, type), text, count);
 	nbd_talk_reply(connection, option, NBD_REP_INFO, entry, 2 + count);

@@ -9,6 +9,7 @@
 #include "src/export.h"
 #include "src/frontend/nbd/connection.h"
 #include "src/log.h"
+#include "src/utf8.h"
 
 /* Descriptors that the rest of the process needs beside one per client. */
 #define OTHER_DESCRIPTORS 512
@@ -115,7 +116,7 @@ int nbd_server_add(struct nbd_server *server, struct export *export)
 		log_error("an export's name has at most %d bytes", NBD_STRING_MAX);
 		return -ENAMETOOLONG;
 	}
-	if (!nbd_string_valid((const uint8_t *)export->name, count)) {
+	if (!utf8_is_text(export->name, count)) {
 		log_error("an export's name must be UTF-8");
 		return -EINVAL;
 	}

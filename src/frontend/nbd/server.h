@@ -141,11 +141,6 @@ void nbd_listener_close(struct nbd_listener *listener);
 /* Accepts what waits at @listener, on @loop, and spreads it over the loops. */
 void nbd_listener_accept(struct nbd_loop *loop, struct nbd_listener *listener);
 
-/* ---- options.c ----------------------------------------------------------------- */
-
-/* Whether a name may stand on the wire: UTF-8 without a zero byte. */
-bool nbd_string_valid(const uint8_t *at, size_t count);
-
 /* ---- tls.c ----------------------------------------------------------------------- */
 
 /* Loads what the options name.  0 or -errno, logged. */
