@@ -54,7 +54,8 @@ struct http_client_options {
 	const char *client_name;	/* User-Agent; NULL: "objmap/VERSION" */
 	bool no_proxy;			/* do not heed http_proxy etc. (metadata) */
 	uint64_t connect_timeout;	/* ns; 0: 10 s */
-	uint64_t stall_timeout;		/* ns without a byte of progress; 0: 30 s */
+	uint64_t stall_timeout;		/* ns without progress: a byte, a KiB of what
+					 * goes into a sink; 0: 30 s */
 };
 
 struct http_client;
@@ -97,8 +98,8 @@ struct http_request {
 	size_t text_max;
 	enum request_priority priority;
 	uint64_t deadline;		/* clock_now() ns; 0: none */
-	uint64_t stall_timeout;		/* ns without a byte of progress; 0: the client's.
-					 * For what a server does in silence */
+	uint64_t stall_timeout;		/* as the client's; 0: that one.  For what a
+					 * server does in silence */
 	/* Called on an I/O thread whenever it is about to be sent; adds or
 	 * replaces what depends on the time.  Must not wait.  0, or -errno: it
 	 * ends NOT_SENT with that. */

@@ -119,6 +119,11 @@ static void collect_ended(struct http_thread *thread)
 	}
 }
 
+/* Content that comes in drops would keep somebody for ever: bytes in the time of a
+ * stall.  A modem that 32 connections share gives each of them five times as many.
+ * Other replies may be blanks that only say: wait. */
+#define LEAST_CONTENT 1024u
+
 static uint64_t stall_timeout_of(const struct http_request *request)
 {
 	return request->stall_timeout ? request->stall_timeout :
@@ -131,13 +136,14 @@ static uint64_t transfer_look(struct transfer *transfer, uint64_t now)
 	const struct http_request *request = transfer->request;
 	uint64_t stall = stall_timeout_of(request);
 	uint64_t progress = transfer_progress(transfer), due;
+	uint64_t least = request->nr_sink ? LEAST_CONTENT : 1;
 
 	if (request->deadline && now >= request->deadline) {
 		transfer_cut(transfer, -ETIMEDOUT, "it took too long");
 		return NEVER;
 	}
 	/* Until it is sent it has the time for connecting, which libcurl knows. */
-	if (progress != transfer->progress || !transfer->sends) {
+	if (progress - transfer->progress >= least || !transfer->sends) {
 		transfer->progress = progress;
 		transfer->progress_at = now;
 	} else if (now - transfer->progress_at >= stall) {

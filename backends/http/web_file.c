@@ -260,6 +260,7 @@ static void fetch_start(struct fetch *fetch, char *url)
 	http->sink_count = request->count;
 	http->priority = request->priority;
 	http->deadline = request->deadline;
+	http->stall_timeout = store_silence(&fetch->file->store);
 	http->prepare = fetch_prepare;
 	http->headed = fetch_headed;
 	http->done = fetch_done;

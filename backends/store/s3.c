@@ -119,6 +119,10 @@ void s3_op_start(struct s3_op *op, void (*done)(struct s3_op *op))
 
 	op->done = done;
 	op->call.done = op_done;
+	/* At what is posted (the end of an upload, a thousand deletions) a server may
+	 * work for long without a word. */
+	if (strcmp(op->call.method, "POST") != 0)
+		op->call.stall_timeout = store_silence(&s3->store);
 	pthread_mutex_lock(&s3->lock);
 	op->previous = NULL;
 	op->next = s3->under_way;

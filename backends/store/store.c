@@ -25,6 +25,7 @@
 
 #define DELAY_FIRST	  (50 * CLOCK_MS)
 #define DELAY_LAST	  (5 * CLOCK_SECOND)
+#define SILENCE_LEAST	  (10 * CLOCK_SECOND)
 #define CANCEL_POLL	  (100 * CLOCK_MS)	/* a parent's cancelling tells nobody */
 
 struct store_retry {
@@ -253,6 +254,15 @@ static uint64_t give_up_at(const struct store *store,
 	if (retry_for > UINT64_MAX - request->started)
 		return UINT64_MAX;
 	return request->started + retry_for;
+}
+
+uint64_t store_silence(const struct store *store)
+{
+	uint64_t retry_for = atomic_load(&store->retry_for);
+
+	if (retry_for >= STORE_RETRY_FOR)
+		return 0;
+	return retry_for > SILENCE_LEAST ? retry_for : SILENCE_LEAST;
 }
 
 static void give_up(struct store *store, struct store_request *request, int why)

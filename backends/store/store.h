@@ -226,6 +226,10 @@ void store_deinit(struct store *store);
 /* The forget slot of a store that keeps nothing between tries. */
 void store_keeps_nothing(struct store *store, struct store_request *request);
 
+/* How long one try may wait in silence: ns; 0: as long as usual.  A short retry_for
+ * bounds that too, but fails no server that is only slow. */
+uint64_t store_silence(const struct store *store);
+
 /* The doorway: checks the request, counts it, retries what is transient with
  * jittered exponential back-off until its deadline, and completes it.  Logs
  * one line when retrying begins and one when it ends.

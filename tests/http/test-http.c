@@ -532,14 +532,22 @@ static bool reply_stall(struct visit *visit)
 
 	if (visit_is(visit, "/good"))
 		return reply_1000(visit);
-	visit_say(visit, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
 	if (visit_is(visit, "/drip")) {
-		for (int i = 0; i < 1000; i += 50) {
+		visit_say(visit, "HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n");
+		for (int i = 0; i < 20000; i += 1000) {
 			usleep(50000);
 			if (clock_now() - last > STALL / 2)
 				atomic_store(&drip_paused, true);
 			last = clock_now();
-			visit_write(visit, data + i, 50);
+			visit_write(visit, data + i, 1000);
+		}
+		return true;
+	}
+	visit_say(visit, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+	if (visit_is(visit, "/drops")) {
+		for (int i = 0; i < 1000; i++) {
+			usleep(20000);
+			visit_write(visit, data + i, 1);
 		}
 		return true;
 	}
@@ -563,13 +571,26 @@ Test(http, a_stalled_reply_is_given_up_and_a_slow_one_is_not)
 	/* A machine that pauses the server makes a stall of it: then once more. */
 	for (int i = 0; i < 10; i++) {
 		atomic_store(&drip_paused, false);
-		slow = ask(get("/drip", 1000));
+		slow = ask(get("/drip", 20000));
 		if (!slow->request.error || !atomic_load(&drip_paused))
 			break;
 		drop(slow);
 	}
-	expect_data(slow, 1000);
+	expect_data(slow, 20000);
 	drop(slow);
+	world_end();
+}
+
+Test(http, content_that_comes_in_drops_is_given_up)
+{
+	struct asked *drops;
+
+	serve(reply_stall);
+	server_shut_gate(server);
+	open_client((struct http_client_options){ .stall_timeout = STALL });
+	drops = ask(get("/drops", 1000));
+	expect(drops, HTTP_LOST, -ETIMEDOUT);
+	drop(drops);
 	world_end();
 }
 

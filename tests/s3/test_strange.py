@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import fixtures  # noqa: E402
@@ -135,6 +136,23 @@ class Lists(Strange):
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         usage = os.wait4(p.pid, 0)[2]
         self.assertLess(usage.ru_maxrss, 80 << 10)
+
+
+
+class Silence(Strange):
+    @fixtures.long_test
+    def test_a_short_time_for_trying_again_bounds_a_silent_try_too(self):
+        over = threading.Event()
+
+        def answer(request):
+            over.wait(60)
+            return 503, ''
+        self.serve(answer)
+        self.addCleanup(over.set)
+        began = time.monotonic()
+        p = self.objmap('info', 's3://bucket/p', '--retry-for', '2s', status=1)
+        self.assertLess(time.monotonic() - began, 28)	# one usual try takes 30
+        self.assertIn(b'nothing has moved', p.stderr)
 
 
 if __name__ == '__main__':
