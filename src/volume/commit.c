@@ -344,6 +344,20 @@ static int attempt_prepare(struct attempt *attempt, const struct commit_batch *b
 
 /* ---- a commit ------------------------------------------------------------------------ */
 
+/* A store without room refuses before the swap, which would tell that the volume is
+ * somebody else's by now: then it is no use to wait for room. */
+static bool has_lost_it(struct volume *volume)
+{
+	struct stored_head *now = malloc(sizeof(*now));
+	bool lost = now && head_read(volume->store, now) == 0 &&
+		    now->head.writer != volume->writer;
+
+	if (lost)
+		volume_fence(volume, now);
+	free(now);
+	return lost;
+}
+
 static int commit_try(struct volume *volume, const struct commit_terms *terms)
 {
 	struct attempt *attempt;
@@ -365,6 +379,8 @@ static int commit_try(struct volume *volume, const struct commit_terms *terms)
 	if (error || changes_nothing(attempt)) {
 		reap_given_up(volume, &attempt->stored, error);
 		attempt_free(attempt);
+		if ((error == -ENOSPC || error == -EDQUOT) && has_lost_it(volume))
+			return -ESTALE;
 		/* -ESTALE means fenced, and this is not. */
 		return error == -ESTALE ? -EIO : error;
 	}

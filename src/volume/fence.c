@@ -155,20 +155,19 @@ int volume_keep_unsaved(struct volume *volume)
 	pthread_mutex_unlock(&volume->lock);
 	if (!unsaved)
 		return 0;
-	if (!volume->options.state_dir) {
+	error = volume->options.state_dir ? save_all(volume, &save) : 0;
+	if (!volume->options.state_dir)
 		log_error("%s: what was written after the last flush is lost: the "
 			  "volume is held by %s", volume->store->place, volume->fence.by);
-		return 0;
-	}
-	error = save_all(volume, &save);
-	if (error) {
+	else if (error)
 		log_error("%s: unsaved writes could not be kept in %s: %s",
 			  volume->store->place, save.aside.folder, strerror(-error));
+	else
+		log_error("%s: %s of unsaved writes were kept in %s; its index says where "
+			  "each chunk belongs", volume->store->place,
+			  size_format(save.bytes, kept), save.aside.folder);
+	if (error)
 		return error;
-	}
-	log_error("%s: %s of unsaved writes were kept in %s; its index says where each "
-		  "chunk belongs", volume->store->place, size_format(save.bytes, kept),
-		  save.aside.folder);
 	pthread_mutex_lock(&volume->lock);
 	volume->fence.kept = true;
 	pthread_mutex_unlock(&volume->lock);

@@ -661,6 +661,23 @@ Test(commit, who_lost_the_volume_reads_on_and_keeps_what_is_unsaved)
 	fault_close(world.fault);
 }
 
+Test(commit, who_lost_the_volume_hears_it_from_a_full_store_too)
+{
+	struct volume *other;
+	struct world world;
+
+	world_begin(&world, 100 * CHUNK, CHUNK);
+	world_write(&world, 1, 1);
+	other = take_over(&world);
+	fault_add(world.fault, &(struct fault_rule){ .op = STORE_PUT, .prefix = "chunk/",
+		.kind = FAULT_FAIL, .error = -ENOSPC });
+	cr_assert_eq(stage_flush(world.stage), -ESTALE);
+	cr_assert_eq(world_write(&world, 2, 2), -ESTALE);
+	fault_clear(world.fault);
+	stage_close(volume_stage(other));
+	world_end(&world);
+}
+
 Test(commit, a_commit_that_was_ours_before_we_lost_the_volume_is_acknowledged)
 {
 	struct pending_call flush;
