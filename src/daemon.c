@@ -92,7 +92,14 @@ static int wait_for_daemon(int fd, pid_t pid)
 		while ((c = getc(said)) != EOF)
 			putchar(c);
 		fclose(said);
-		return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
+		if (fflush(stdout) == 0 && !ferror(stdout))
+			return 0;
+		/* Whoever fails must leave nothing behind. */
+		log_error("standard output: %s: it is unmounted again", strerror(errno));
+		kill(pid, SIGTERM);
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+		return 1;
 	}
 	if (said)
 		fclose(said);

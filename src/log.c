@@ -78,7 +78,9 @@ int log_open(const char *where, enum log_level level)
 		openlog("objmap", LOG_PID, LOG_DAEMON);
 		fd = -1;
 	} else if (strcmp(where, "stderr") != 0) {
-		fd = open(where, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+		/* A pipe that nobody reads must hold nobody up. */
+		fd = open(where, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK,
+			  0640);
 		if (fd < 0)
 			return -errno;
 	}

@@ -266,6 +266,16 @@ class Daemon(Mount):
         h.shutdown()
         self.objmap('umount', where)
 
+    def test_a_mount_whose_where_cannot_be_printed_is_none(self):
+        place = self.volume()
+        with open('/dev/full', 'w') as full:
+            p = subprocess.run([OBJMAP, 'mount', place, self.unix()], env=self.env,
+                               stdout=full, stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(p.returncode, 1)
+        self.assertIn(b'unmounted again', p.stderr)
+        self.assertEqual(self.mounted(), [])
+        self.objmap('umount', self.mount(place, self.unix()))
+
     def test_a_second_writer_is_refused_and_named(self):
         place = self.volume()
         where = self.mount(place, self.unix())
@@ -412,6 +422,12 @@ class Log(Mount):
         self.objmap('umount', where)
         with open(self.path('err')) as f:
             self.assertRegex(f.read(), self.TRACE)
+
+    def test_a_pipe_that_nobody_reads_fails_the_mount(self):
+        os.mkfifo(self.path('fifo'))
+        p = self.objmap('mount', 'memory:1M', self.unix(), '--log', self.path('fifo'), status=1)
+        self.assertIn(b'fifo', p.stderr)
+        self.assertEqual(self.mounted(), [])
 
     def test_a_file_that_cannot_be_written_fails_the_mount(self):
         p = self.objmap('mount', 'memory:1M', self.unix(), '--log', self.path('no/log'),
