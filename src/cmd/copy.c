@@ -1,7 +1,6 @@
 /* copy.c: `objmap copy`: a place, a file or a stream into another. */
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,26 +9,10 @@
 #include "src/cmd/copy_ends.h"
 #include "src/cmd/open.h"
 #include "src/cmd/print.h"
+#include "src/cmd/stop.h"
 #include "src/cmd/verbs.h"
 #include "src/log.h"
 #include "src/progress.h"
-
-static atomic_bool stop;
-
-static void on_signal(int signal)
-{
-	atomic_store(&stop, true);
-}
-
-/* The first signal ends the copy in order, the second one at once. */
-static void catch_signals(void)
-{
-	struct sigaction action = { .sa_handler = on_signal,
-				    .sa_flags = (int)SA_RESETHAND };
-
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
-}
 
 static void show_progress(void *context, const char *what, uint64_t done,
 			  uint64_t total)
@@ -143,7 +126,7 @@ int copy_verb_run(const struct options *options, int nr_arguments, char **argume
 	/* Nothing of a stream has to be ended in order, and who does not read on would
 	 * keep the end waiting. */
 	if (strcmp(arguments[1], "-") != 0)
-		catch_signals();
+		stop_on_signals();
 	error = source_open(options, arguments[0], &source);
 	if (!error)
 		error = target_open(options, arguments[1], &source, &target);

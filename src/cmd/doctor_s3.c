@@ -5,7 +5,6 @@
  * first SIGINT or SIGTERM ends the trials and cleans up, the second ends at once. */
 #include <errno.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +12,7 @@
 #include "src/clock.h"
 #include "src/cmd/lab.h"
 #include "src/cmd/open.h"
+#include "src/cmd/stop.h"
 #include "src/log.h"
 #include "src/place_s3.h"
 #include "src/random.h"
@@ -25,13 +25,6 @@
 #define NR_READS    32u			/* of large ones, at once */
 #define NR_TIMES    9u			/* of which the median is told */
 #define SKEW_MAX    300			/* S3 refuses requests 15 minutes off */
-
-static atomic_bool stop;
-
-static void on_signal(int signal)
-{
-	atomic_store(&stop, true);
-}
 
 /* ---- who and where ----------------------------------------------------------------- */
 
@@ -473,8 +466,6 @@ static void clean_up(struct lab *lab)
 void look_at_s3(const struct options *options, struct findings *findings,
 		const struct place *place)
 {
-	struct sigaction action = { .sa_handler = on_signal,
-				    .sa_flags = (int)SA_RESETHAND };
 	struct lab lab = { .findings = findings, .prefix = place->path,
 			   .stop = &stop };
 	struct store_open_options how;
@@ -496,8 +487,7 @@ void look_at_s3(const struct options *options, struct findings *findings,
 		findings->place_failed = true;
 		return;
 	}
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	stop_on_signals();
 	try_all(&lab);
 	clean_up(&lab);
 	s3_client_close(lab.client);

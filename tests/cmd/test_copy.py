@@ -293,10 +293,24 @@ class Copy(World):
         self.assertEqual(p.returncode, 1)
         self.assertIn(b'No space left', p.stderr)
 
+    def test_a_signal_that_whoever_started_it_ignores_ends_no_copy(self):
+        p = self.start(OBJMAP, 'copy', '-', self.path('out'), '--size', '4M', '-q',
+                       stdin=subprocess.PIPE, preexec_fn=lambda:
+                       signal.signal(signal.SIGINT, signal.SIG_IGN))
+        data = self.random.randbytes(4 * MIB)
+        p.stdin.write(data[:2 * MIB])
+        wait_for(lambda: os.path.exists(self.path('out')), 'the copy')
+        p.send_signal(signal.SIGINT)
+        p.stdin.write(data[2 * MIB:])
+        p.stdin.close()
+        self.assertEqual(p.wait(20), 0)
+        with open(self.path('out'), 'rb') as f:
+            self.assertEqual(f.read(), data)
+
     def test_closed_standard_descriptors_are_no_files_that_are_copied(self):
         """Else what is told on standard error would be written into the image."""
         for fd in range(3):
-            p = self.start(OBJMAP, 'copy', '--overwrite', '-q', 'pattern:16G',
+            p = self.start(OBJMAP, 'copy', '--overwrite', '-q', 'pattern:4G',
                            self.path('out%d' % fd), preexec_fn=lambda: os.close(fd))
             wait_for(lambda: os.path.exists(self.path('out%d' % fd)), 'the copy')
             self.assertEqual(os.readlink('/proc/%d/fd/%d' % (p.pid, fd)), '/dev/null')
