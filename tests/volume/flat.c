@@ -39,6 +39,10 @@ void image_cut(struct image *image, uint64_t size)
 		image->value[i] = image->upto[i] = 0;
 	if (image->upto[nr - 1] > bytes_of(image, nr - 1))
 		image->upto[nr - 1] = bytes_of(image, nr - 1);
+	/* What fewer than 8 bytes leave over is not read back. */
+	if (image->upto[nr - 1] < 8)
+		memset((char *)&image->value[nr - 1] + image->upto[nr - 1], 0,
+		       8 - image->upto[nr - 1]);
 }
 
 uint64_t image_random_size(struct random *random)
