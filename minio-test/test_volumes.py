@@ -152,7 +152,7 @@ class Volumes(world.MinioWorld):
         h1.pwrite(b'2' * MIB, 0)
         thread = threading.Thread(target=self.fails, args=(h1.flush,))
         thread.start()
-        fixtures.wait_for(lambda: late.fired, 'the swap')
+        fixtures.wait_for(lambda: late.timers, 'the swap')	# all of it
         first.send_signal(signal.SIGSTOP)
         other = dict(self.env, OBJMAP_RUNTIME_DIR=self.path('run2'), OBJMAP_STATE=self.path('state2'))
         second, h2 = self.mount('--take-over', env=other)
