@@ -58,14 +58,17 @@ class Mount(World):
 
 class Daemon(Mount):
     def test_closed_standard_descriptors_are_no_files_of_the_daemon(self):
-        def close_all():
-            for fd in range(3):
+        def close(*descriptors):
+            for fd in descriptors:
                 os.close(fd)
 
         where = self.unix()
-        # Where it is mounted cannot be told: that is an error, as ever.
-        p = self.start(OBJMAP, 'mount', 'memory:1M', where, preexec_fn=close_all)
+        # Where it is mounted cannot be told: that is an error, and it is not mounted.
+        p = self.start(OBJMAP, 'mount', 'memory:1M', where,
+                       preexec_fn=lambda: close(0, 1, 2))
         self.assertEqual(p.wait(60), 1)
+        self.assertEqual(self.mounted(), [])
+        self.run_ok(OBJMAP, 'mount', 'memory:1M', where, preexec_fn=lambda: close(0, 2))
         pid = self.pid(where)
         self.pids.append(pid)
         self.assertEqual({os.readlink('/proc/%d/fd/%d' % (pid, fd)) for fd in range(3)},
