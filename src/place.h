@@ -51,7 +51,8 @@ const char *place_param(const struct place *place, const char *name);
 /* Opens the store of a volume's place. */
 struct store_open_options {
 	bool create;		/* dir: make the directory */
-	uint64_t retry_for;	/* ns; 0: the store's own */
+	uint64_t retry_for;	/* ns a store that fails for a while is tried again; 0:
+				 * not again */
 	struct s3_options s3;	/* what the place itself says wins */
 };
 int place_open_store(const struct place *place,
@@ -75,7 +76,7 @@ struct device_options {
 	bool empty;		/* file: what it holds goes, once it is locked */
 	uint64_t size;		/* bytes; file: grow or make it to this; 0: as it is */
 	uint64_t retry_for;	/* ns a server that fails for a while is tried again;
-				 * 0: http: its own time, else not again */
+				 * 0: not again */
 	struct s3_options s3;	/* s3+object, http: what the place itself says wins */
 	bool writable;		/* s3+object: else it is read-only */
 	uint64_t dirty_limit;	/* s3+object: bytes of unsaved writes; 0: its own */

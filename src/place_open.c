@@ -37,8 +37,7 @@ int place_open_store(const struct place *place,
 	}
 	if (error)
 		return error;
-	if (options->retry_for)
-		atomic_store(&(*store)->retry_for, options->retry_for);
+	atomic_store(&(*store)->retry_for, options->retry_for);
 	return 0;
 }
 

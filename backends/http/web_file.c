@@ -519,8 +519,7 @@ int web_file_open(const char *place, const char *url,
 		return -ENOMEM;
 	}
 	pthread_mutex_init(&file->lock, NULL);
-	if (options->retry_for)
-		atomic_store(&file->store.retry_for, options->retry_for);
+	atomic_store(&file->store.retry_for, options->retry_for);
 	file->origin = strdup(url);
 	file->url = strdup(url);
 	error = file->origin && file->url ? 0 : -ENOMEM;

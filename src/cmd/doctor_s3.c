@@ -25,6 +25,7 @@
 #define NR_READS    32u			/* of large ones, at once */
 #define NR_TIMES    9u			/* of which the median is told */
 #define SKEW_MAX    300			/* S3 refuses requests 15 minutes off */
+#define PATIENCE    (10 * CLOCK_SECOND)	/* for each request, at least */
 
 /* ---- who and where ----------------------------------------------------------------- */
 
@@ -474,7 +475,8 @@ void look_at_s3(const struct options *options, struct findings *findings,
 	int error;
 
 	open_options(options, &how);
-	lab.patience = how.retry_for;
+	/* Not less than a server that is only slow may need. */
+	lab.patience = how.retry_for < PATIENCE ? PATIENCE : how.retry_for;
 	log_capture(why, sizeof(why));
 	error = place_s3_options(place, &how.s3, &s3);
 	if (!error)

@@ -140,6 +140,13 @@ class Lists(Strange):
 
 
 class Silence(Strange):
+    def test_without_time_for_it_nothing_is_tried_again(self):
+        seen = self.serve(lambda r: (503, error('SlowDown')))
+        for place in 's3://bucket/p', self.env['AWS_ENDPOINT_URL'] + '/disk':
+            del seen[:]
+            p = self.objmap('info', place, '--retry-for', '0', status=1)
+            self.assertEqual(len(seen), 1, (place, p.stderr))
+
     @fixtures.long_test
     def test_a_short_time_for_trying_again_bounds_a_silent_try_too(self):
         over = threading.Event()

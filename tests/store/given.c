@@ -16,7 +16,8 @@ const char *given_place(void)
 
 struct store *given_store_open(const char *name)
 {
-	const struct store_open_options options = { .create = true };
+	const struct store_open_options options = { .create = true,
+		.retry_for = STORE_RETRY_FOR };
 	struct store *store;
 	struct place place;
 	char text[512];
