@@ -120,17 +120,11 @@ static bool is_lost(struct stage *stage)
 	return web_file_is_lost(((struct http_device *)stage)->store);
 }
 
-/* Nothing is ever written. */
-static int keep_unsaved(struct stage *stage)
-{
-	return 0;
-}
-
 static const struct stage_server http_server = {
 	.set_retry_for = set_retry_for,
 	.trouble       = tell_trouble,
 	.is_lost       = is_lost,
-	.keep_unsaved  = keep_unsaved,
+	.keep_unsaved  = stage_keeps_nothing,
 };
 
 int http_open(const struct place *place, const struct device_options *options,

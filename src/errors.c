@@ -41,3 +41,8 @@ const char *error_words(int error)
 		return strerror(-error);
 	}
 }
+
+bool error_is_no_room(int error)
+{
+	return error == -ENOSPC || error == -EDQUOT;
+}

@@ -148,16 +148,11 @@ static bool is_lost(struct stage *stage)
 	return false;
 }
 
-static int keep_unsaved(struct stage *stage)
-{
-	return 0;
-}
-
 static const struct stage_server remote_server = {
 	.set_retry_for = set_retry_for,
 	.trouble       = tell_trouble,
 	.is_lost       = is_lost,
-	.keep_unsaved  = keep_unsaved,
+	.keep_unsaved  = stage_keeps_nothing,
 	.failed_flush_loses = true,
 };
 

@@ -19,6 +19,7 @@
 
 #include "backends/store/dir.h"
 #include "src/clock.h"
+#include "src/errors.h"
 #include "src/log.h"
 #include "src/random.h"
 
@@ -344,7 +345,7 @@ static int delete_in(struct dir *dir, int folder, const char *key, const char *n
 	int lock = key_lock(dir, key), error = 0;
 
 	/* Without room it goes unlocked, and makes some. */
-	if (lock < 0 && !is_without_room(lock))
+	if (lock < 0 && !error_is_no_room(lock))
 		return lock;
 	if (unlinkat(folder, name, 0) < 0 && errno != ENOENT)
 		error = -errno;

@@ -79,7 +79,6 @@ void object_tag(uint64_t id, char tag[STORE_TAG_MAX]);
 int temporaries_open(struct dir *dir);
 /* The same for who needs locks only: also where there is no room for a file more. */
 int locks_open(struct dir *dir);
-bool is_without_room(int error);
 void temporaries_close(struct dir *dir);
 /* Creates an empty file; @name gets its name in DIR_OWN. */
 int temporary_create(struct dir *dir, char name[TEMPORARY_NAME]);

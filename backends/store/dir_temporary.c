@@ -15,15 +15,11 @@
 
 #include "backends/store/dir.h"
 #include "src/crc32c.h"
+#include "src/errors.h"
 #include "src/random.h"
 
 #define ID_DIGITS 16
 #define NR_KEY_LOCKS 64	/* keys share them; a change holds one for microseconds */
-
-bool is_without_room(int error)
-{
-	return error == -ENOSPC || error == -EDQUOT;
-}
 
 static int open_own(int own, const char *name, int flags)
 {
@@ -147,7 +143,7 @@ int locks_open(struct dir *dir)
 {
 	int error = temporaries_open(dir);
 
-	if (!is_without_room(error))
+	if (!error_is_no_room(error))
 		return error;
 	pthread_mutex_lock(&dir->lock);
 	error = open_folder(dir);

@@ -630,3 +630,10 @@ int stage_extents(struct stage *stage, uint64_t count, uint64_t offset,
 	list->nr = 0;
 	return command(stage, REQUEST_EXTENTS, count, offset, 0, list);
 }
+
+/* ---- slots ------------------------------------------------------------------------- */
+
+int stage_keeps_nothing(struct stage *stage)
+{
+	return 0;
+}

@@ -232,6 +232,8 @@ struct stage_server {
 	 * succeeds. */
 	bool failed_flush_loses;
 };
+/* The keep_unsaved slot of a device that is never lost, or never written. */
+int stage_keeps_nothing(struct stage *stage);
 
 struct stage {
 	const struct stage_ops *ops;

@@ -379,7 +379,7 @@ static int commit_try(struct volume *volume, const struct commit_terms *terms)
 	if (error || changes_nothing(attempt)) {
 		reap_given_up(volume, &attempt->stored, error);
 		attempt_free(attempt);
-		if ((error == -ENOSPC || error == -EDQUOT) && has_lost_it(volume))
+		if (error_is_no_room(error) && has_lost_it(volume))
 			return -ESTALE;
 		/* -ESTALE means fenced, and this is not. */
 		return error == -ESTALE ? -EIO : error;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "src/clock.h"
+#include "src/errors.h"
 #include "src/volume/engine.h"
 
 /* How long a commit that found no room waits for what it stored to go. */
@@ -171,7 +172,7 @@ void reap_given_up(struct volume *volume, const struct reap_list *stored, int er
 		queue->nr++;
 	}
 	pthread_cond_broadcast(&volume->committer.wake);
-	if (error == -ENOSPC || error == -EDQUOT)
+	if (error_is_no_room(error))
 		delete_due(volume);
 	pthread_mutex_unlock(&volume->lock);
 }

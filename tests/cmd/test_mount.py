@@ -734,11 +734,8 @@ class Streams(Mount):
         os.environ.update(self.env)
         self.addCleanup(lambda: (os.environ.clear(), os.environ.update(self.saved)))
 
-    def test_a_given_descriptor_is_served_and_standard_output_is_left_alone(self):
-        ours, theirs = socket.socketpair()
-        p = self.start(OBJMAP, 'mount', 'memory:1M', 'fd:%d' % theirs.fileno(),
-                       pass_fds=[theirs.fileno()], stdout=subprocess.PIPE,
-                       stderr=subprocess.PIPE)
+    def use(self, ours, theirs):
+        """Writes and reads through the connection whose other end was given away."""
         theirs.close()
         h = nbd_handle()
         h.connect_socket(os.dup(ours.fileno()))
@@ -746,7 +743,13 @@ class Streams(Mount):
         h.pwrite(b'x' * 512, 0)
         self.assertEqual(h.pread(512, 0), b'x' * 512)
         h.shutdown()
-        del h
+
+    def test_a_given_descriptor_is_served_and_standard_output_is_left_alone(self):
+        ours, theirs = socket.socketpair()
+        p = self.start(OBJMAP, 'mount', 'memory:1M', 'fd:%d' % theirs.fileno(),
+                       pass_fds=[theirs.fileno()], stdout=subprocess.PIPE,
+                       stderr=subprocess.PIPE)
+        self.use(ours, theirs)
         out, err = p.communicate(timeout=20)
         self.assertEqual((p.returncode, out), (0, b''), err)
 
@@ -756,14 +759,7 @@ class Streams(Mount):
             ours, theirs = socket.socketpair()
             p = self.start(OBJMAP, 'mount', 'memory:1M', where, '--log-level', 'debug',
                            stdin=theirs, stdout=theirs, stderr=theirs)
-            theirs.close()
-            h = nbd_handle()
-            h.connect_socket(os.dup(ours.fileno()))
-            ours.close()
-            h.pwrite(b'x' * 512, 0)
-            self.assertEqual(h.pread(512, 0), b'x' * 512)
-            h.shutdown()
-            del h
+            self.use(ours, theirs)
             self.assertEqual(p.wait(20), 0)
 
     def test_systemd_sockets_are_served(self):

@@ -123,14 +123,18 @@ class Certificates(Tls):
         self.assertTrue(raw.closed())
         raw.close()
 
-    def test_a_client_that_does_not_read_the_grant_costs_no_time(self):
-        """Its first words under TLS wait in the socket, and nobody spins."""
+    def serve_narrowly(self):
+        """A server, and the only client it has: little fits on the way to him."""
         ours, theirs = socket.socketpair()
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
         server = Server(self, 'memory:1M', '--tls-certificates', self.path('server'), '--fd',
                         str(theirs.fileno()), unix=False, pass_fds=[theirs.fileno()])
         theirs.close()
-        raw = Raw(ours)
+        return server, Raw(ours)
+
+    def test_a_client_that_does_not_read_the_grant_costs_no_time(self):
+        """Its first words under TLS wait in the socket, and nobody spins."""
+        server, raw = self.serve_narrowly()
         for _ in range(500):
             raw.option(LIST)
         raw.option(STARTTLS)
@@ -141,14 +145,9 @@ class Certificates(Tls):
 
     def test_new_keys_that_are_asked_for_and_not_read_cost_no_time(self):
         """The server has to answer each; where it cannot, it reads no more."""
-        ours, theirs = socket.socketpair()
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-        server = Server(self, 'memory:1M', '--tls-certificates', self.path('server'), '--fd',
-                        str(theirs.fileno()), unix=False, pass_fds=[theirs.fileno()])
-        theirs.close()
-        raw = Raw(ours)
+        server, raw = self.serve_narrowly()
         self.assertEqual(raw.ask(STARTTLS)[0][0], ACK)
-        ours.setblocking(True)          # Python's own time-out is none of OpenSSL's
+        raw.s.setblocking(True)         # Python's own time-out is none of OpenSSL's
         # Python's ssl cannot ask for new keys.
         lib = ctypes.CDLL(ctypes.util.find_library('ssl'))
         for name in ('TLS_client_method', 'SSL_CTX_new', 'SSL_new'):
